@@ -1,1 +1,17 @@
-//! To be written.
+//! The Wesh protocol: accounts, groups, the message ratchet, contact requests and delivery.
+//!
+//! Everything here is a value. It reads storage through a transaction it is handed, it is told what time
+//! it is and given randomness, and it answers with actions for the shell to carry out.
+
+pub mod contact;
+pub mod engine;
+pub mod errors;
+pub mod group;
+pub mod handshake;
+pub mod heads;
+pub mod keys;
+pub mod message;
+pub mod metadata;
+pub mod profile;
+pub mod rotation;
+pub mod tables;

@@ -1,0 +1,26 @@
+//! The tables of this crate, `0x30` to `0x4f`, in one place. Layouts stand beside the code that uses them.
+
+use dunlin_base::kv::Table;
+
+/// Account, proof and device key, and the private keys per group: [`crate::keys`].
+pub const KEYS: Table = Table(0x30);
+/// Chain states per group and device: [`crate::message`].
+pub const CHAINS: Table = Table(0x31);
+/// Message keys that were computed ahead, per group, device and counter: [`crate::message`].
+pub const MESSAGE_KEYS: Table = Table(0x32);
+/// Message keys by entry: [`crate::message`].
+pub const OPENED_KEYS: Table = Table(0x33);
+/// State folded from metadata logs: [`crate::metadata`].
+pub const INDEX: Table = Table(0x34);
+/// Chain-key boxes that were sealed once and are repeated byte for byte: [`crate::message`].
+pub const CHAIN_BOXES: Table = Table(0x35);
+/// Messages that wait for a key, per group, device and counter: [`crate::message`].
+pub const WAITING: Table = Table(0x36);
+/// Groups that this account knows: [`crate::engine`].
+pub const GROUPS: Table = Table(0x40);
+/// What is known of the delivery of own entries: [`crate::engine`].
+pub const DELIVERY: Table = Table(0x41);
+/// Opened messages in the order of their log: [`crate::engine`].
+pub const MESSAGES: Table = Table(0x42);
+/// The inbox of contact requests, outside the log until they are answered: [`crate::engine`].
+pub const REQUESTS: Table = Table(0x43);
