@@ -1,0 +1,8 @@
+//! Checks for metadata events and their index.
+
+use crate::registry::{Check, VectorFile};
+
+/// The check for `file`, if it is one of this family.
+pub fn check_for(_file: &VectorFile) -> Option<Check> {
+    None
+}
