@@ -1,2 +1,103 @@
-//! The program.
-fn main() {}
+//! Everything that is done with this repository, behind one word: `cargo xtask`.
+//!
+//! ```text
+//! cargo xtask run        start Dunlin from a clean clone
+//! cargo xtask test       the checks to run while editing
+//! cargo xtask ci         all checks; continuous integration runs this and nothing else
+//! ```
+//!
+//! The program knows the crates only from outside: through cargo, the files, and the programs that cargo
+//! builds. So it compiles in seconds, and a broken crate cannot keep it from saying what is broken.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command line program talks to its terminal"
+)]
+
+mod arrows;
+mod ci;
+mod fuzz;
+mod licences;
+mod run;
+mod tally;
+mod vectors;
+mod workspace;
+
+use std::fmt;
+use std::process::ExitCode;
+
+use workspace::Workspace;
+
+const USAGE: &str = "\
+What is done with this repository, in one place.
+
+Usage: cargo xtask COMMAND [ARGS]
+
+  run [ARGS]               build Dunlin and start the chat; ARGS go to `dunlin chat`
+  test                     the checks to run while editing
+  ci [STEP ...]            all checks, or only the steps named; `ci --list` shows them
+  arrows                   check which crate may see which
+  licences                 check the licences and sources of all dependencies
+  vectors [DIR]            run the golden vectors below DIR
+  sim [--seed N|--seeds N] simulate a network of nodes from one seed or from many
+  bench [ARGS]             measure; ARGS go to dunlin-bench
+  fuzz [TARGET [FILE ...]] [--seconds N]
+                           fuzz all targets or one; with FILE, replay what crashed
+  help                     print this
+";
+
+/// Why a command failed, as the sentence that its user reads.
+#[derive(Debug)]
+pub struct Failure(String);
+
+impl Failure {
+    /// Makes a failure out of a sentence that says what to do.
+    pub fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What every command returns.
+pub type Result<T = ()> = std::result::Result<T, Failure>;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String]) -> Result {
+    let Some((command, rest)) = args.split_first() else {
+        print!("{USAGE}");
+        return Ok(());
+    };
+    let workspace = Workspace::locate()?;
+    match command.as_str() {
+        "run" => run::run(&workspace, rest),
+        "test" => ci::test(&workspace, rest),
+        "ci" => ci::ci(&workspace, rest),
+        "arrows" => arrows::check(&workspace),
+        "licences" | "licenses" => licences::check(&workspace),
+        "vectors" => vectors::vectors(&workspace, rest),
+        "sim" => workspace.cargo_run_release("dunlin-sim", rest),
+        "bench" => workspace.cargo_run_release("dunlin-bench", rest),
+        "fuzz" => fuzz::fuzz(&workspace, rest),
+        "help" | "-h" | "--help" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        unknown => Err(Failure::new(format!("there is no command `{unknown}`.\n\n{USAGE}"))),
+    }
+}
