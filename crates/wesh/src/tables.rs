@@ -20,6 +20,8 @@ pub const WAITING: Table = Table(0x36);
 pub const GROUPS: Table = Table(0x40);
 /// What is known of the delivery of own entries: [`crate::engine`].
 pub const DELIVERY: Table = Table(0x41);
+/// Own messages that no other device is known to have: [`crate::engine`].
+pub const UNSENT: Table = Table(0x44);
 /// Opened messages in the order of their log: [`crate::engine`].
 pub const MESSAGES: Table = Table(0x42);
 /// The inbox of contact requests, outside the log until they are answered: [`crate::engine`].

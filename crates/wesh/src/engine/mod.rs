@@ -1,1 +1,200 @@
-//! To be written.
+//! The node of one account as a value: groups, their logs, their peers, contact requests and delivery.
+//!
+//! The shell calls a `handle_*` method or a command inside a transaction, commits it, and then carries out
+//! what [`Engine::poll_action`] gives. Events are drained before the commit, so that an application above
+//! can write into the same transaction. When a commit fails, the engine has seen what the disk has not:
+//! drop it and open it again, which costs the same whatever the history.
+//!
+//! ```text
+//!   input ──► handle_*(ctx) ──► events ──► App        ┐ one transaction
+//!                  │                                   ┘
+//!                  └──► actions ──► shell, after the commit
+//! ```
+
+mod action;
+mod app;
+mod commands;
+mod delivery;
+mod event;
+mod fetches;
+mod fold;
+mod groups;
+mod peers;
+mod requests;
+mod sync;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use dunlin_base::kv::{Read, ReadError, Tx};
+use dunlin_base::{AccountId, DeviceId, GroupId, PeerId, Time};
+use rand_core::CryptoRngCore;
+
+pub use action::{Action, ExchangeId};
+pub use app::{App, NoApp};
+pub use commands::CommandError;
+pub use delivery::Delivery;
+pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
+pub use groups::StoreKind;
+pub use requests::Request;
+
+use crate::keys::AccountKeys;
+use crate::profile::Profile;
+use fetches::Fetches;
+use groups::ActiveGroup;
+use peers::Peer;
+use requests::{Lookup, OpenExchange};
+
+/// What an input may use: storage, the time, and randomness, all owned by the shell.
+pub struct Ctx<'a, 's> {
+    /// The transaction that everything this input causes is written into.
+    pub tx: &'a mut Tx<'s>,
+    /// What time it is.
+    pub now: Time,
+    /// Randomness, seeded from the system by the shell and from a number by the simulator.
+    pub rng: &'a mut dyn CryptoRngCore,
+}
+
+/// One account on one device: see the [module documentation](self).
+pub struct Engine {
+    profile: Profile,
+    host: PeerId,
+    keys: AccountKeys,
+    groups: BTreeMap<GroupId, ActiveGroup>,
+    topics: BTreeMap<String, (GroupId, StoreKind)>,
+    peers: BTreeMap<PeerId, Peer>,
+    fetches: Fetches,
+    /// Logs that hold stored entries which can join now.
+    backlog: BTreeSet<(GroupId, StoreKind)>,
+    /// Logs whose heads changed by an own entry since they were announced.
+    unannounced: BTreeSet<(GroupId, StoreKind)>,
+    heads_sent: BTreeMap<u64, (GroupId, StoreKind)>,
+    lookups: BTreeMap<AccountId, Lookup>,
+    exchanges: BTreeMap<ExchangeId, OpenExchange>,
+    requests_enabled: bool,
+    records_due: Option<Time>,
+    next_id: u64,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
+}
+
+impl Engine {
+    /// Opens the account in the store of `ctx`, or makes one when there is none.
+    ///
+    /// `host` is the peer id under which the shell is reached; it goes into heads payloads. The account
+    /// group is active afterwards; other groups are activated by whoever needs them.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or holds keys that are none.
+    pub fn open(ctx: &mut Ctx<'_, '_>, profile: Profile, host: PeerId) -> Result<Self, OpenError> {
+        let keys = match AccountKeys::load(ctx.tx)? {
+            Some(keys) => keys,
+            None => {
+                let keys = AccountKeys::generate(ctx.rng);
+                keys.store(ctx.tx);
+                keys
+            }
+        };
+        let mut engine = Self {
+            profile,
+            host,
+            keys,
+            groups: BTreeMap::new(),
+            topics: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            fetches: Fetches::default(),
+            backlog: BTreeSet::new(),
+            unannounced: BTreeSet::new(),
+            heads_sent: BTreeMap::new(),
+            lookups: BTreeMap::new(),
+            exchanges: BTreeMap::new(),
+            requests_enabled: false,
+            records_due: None,
+            next_id: 0,
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+        };
+        engine.open_account_group(ctx)?;
+        engine.resume_requests(ctx)?;
+        Ok(engine)
+    }
+
+    /// Lets time pass; call at or after [`Self::timeout`].
+    ///
+    /// # Errors
+    /// When the store cannot be read: open the engine again.
+    pub fn handle_timeout(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        self.join_backlog(ctx)?;
+        self.ask_for_blocks(ctx.now);
+        self.repeat_announcements(ctx)?;
+        self.expire_exchanges(ctx)?;
+        self.retry_lookups(ctx);
+        self.refresh_records(ctx)?;
+        self.finish(ctx)
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next; a moment in the past means "as soon as can be".
+    pub fn timeout(&self) -> Option<Time> {
+        if !self.backlog.is_empty() {
+            return Some(Time::default());
+        }
+        let announcements = self.groups.values().filter_map(ActiveGroup::announcement_due);
+        let exchanges = self.exchanges.values().filter_map(OpenExchange::due);
+        let lookups = self.lookups.values().filter_map(|lookup| lookup.due(&self.peers));
+        let fetches = self.fetches.timeout().into_iter();
+        fetches.chain(announcements).chain(exchanges).chain(lookups).chain(self.records_due).min()
+    }
+
+    /// Drains the next thing that the shell should do. Only after the commit.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// Drains the next event. Before the commit.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// The account.
+    pub fn account_id(&self) -> AccountId {
+        self.keys.account_id()
+    }
+
+    /// This device, as it is known in the account group and in contact groups.
+    pub fn device_id(&self) -> DeviceId {
+        DeviceId::new(self.keys.device.public())
+    }
+
+    /// The profile under which the engine runs.
+    pub fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Names something new in the traffic with the shell.
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id = self.next_id.wrapping_add(1);
+        self.next_id
+    }
+
+    /// What every input ends with: joins what became joinable and announces what is new.
+    fn finish(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        self.join_backlog(ctx)?;
+        self.announce(ctx)
+    }
+}
+
+/// Why an account cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The store cannot be read. Try again, or look at the disk.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The store holds account keys that are damaged. Restore the directory from a copy.
+    #[error(transparent)]
+    Keys(#[from] crate::keys::KeyStoreError),
+}
+
+/// Reads through a transaction or a store alike.
+pub(crate) fn as_read<'r>(tx: &'r Tx<'_>) -> &'r dyn Read {
+    tx
+}

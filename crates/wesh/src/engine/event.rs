@@ -1,0 +1,136 @@
+//! What the engine tells those above it.
+
+use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, Time};
+use dunlin_log::Position;
+
+use crate::contact::Contact;
+use crate::metadata::{Change, OpenedEvent};
+
+/// Something happened. Events of one transaction come in the order in which they were caused.
+///
+/// An event is handed out inside the transaction that stores it: a projection that writes into the same
+/// transaction has seen it exactly once, whatever crashes.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A metadata event joined its log and was opened.
+    Metadata(MetadataEvent),
+    /// A message joined its log and was opened.
+    Message(MessageEvent),
+    /// A message joined its log but cannot be shown yet.
+    MessageWaits {
+        /// In which group.
+        group: GroupId,
+        /// The entry.
+        entry: EntryId,
+        /// Why.
+        cause: WaitCause,
+    },
+    /// A late parent arrived, so an entry shown before stands elsewhere in the conversation now.
+    Moved {
+        /// In which group.
+        group: GroupId,
+        /// The entry.
+        entry: EntryId,
+        /// Where it stood.
+        from: Position,
+        /// Where it stands.
+        to: Position,
+    },
+    /// Somebody asks to become a contact. Waits in the inbox until it is answered.
+    RequestReceived {
+        /// Who, as they introduce themselves.
+        contact: Contact,
+        /// When it arrived.
+        at: Time,
+    },
+    /// The handshake of an own request was completed: the other side has it.
+    RequestSent {
+        /// Whom it went to.
+        account: AccountId,
+    },
+    /// An own entry was handed to a device of another member, or of this account.
+    Delivered {
+        /// In which group.
+        group: GroupId,
+        /// The entry.
+        entry: EntryId,
+        /// The device, where it is known.
+        device: Option<DeviceId>,
+        /// When.
+        at: Time,
+    },
+    /// A device of a group came into reach or went out of it.
+    Presence {
+        /// In which group.
+        group: GroupId,
+        /// The device.
+        device: DeviceId,
+        /// Whether a host that speaks for it is connected.
+        online: bool,
+    },
+}
+
+/// An opened metadata event and where it stands.
+#[derive(Clone, Debug)]
+pub struct MetadataEvent {
+    /// In which group.
+    pub group: GroupId,
+    /// The log entry that carries it.
+    pub entry: EntryId,
+    /// Its place in the order of the log.
+    pub position: Position,
+    /// What was said, as received.
+    pub event: OpenedEvent,
+    /// What it changed in the state of the group; empty when it changed nothing.
+    pub changes: Vec<Change>,
+}
+
+/// An opened message and where it stands.
+#[derive(Clone, Debug)]
+pub struct MessageEvent {
+    /// In which group.
+    pub group: GroupId,
+    /// The log entry that carries it.
+    pub entry: EntryId,
+    /// Its place in the order of the log.
+    pub position: Position,
+    /// The sending device.
+    pub device: DeviceId,
+    /// The member whose device it is; a message waits until that is known (`spec/security.md` E6).
+    pub member: MemberId,
+    /// The number of the message among those of its device.
+    pub counter: u64,
+    /// What the application sent.
+    pub payload: Vec<u8>,
+    /// Whether this device sent it.
+    pub own: bool,
+}
+
+/// Why a message that is in the log is not shown.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum WaitCause {
+    /// The chain key of the sending device has not arrived, or starts after this message.
+    KeyNotReceived {
+        /// The sending device.
+        device: DeviceId,
+    },
+    /// The sending device has not announced itself in the group, or the announcement has not arrived.
+    DeviceUnknown {
+        /// The sending device.
+        device: DeviceId,
+    },
+    /// It was sent before the sender gave this member a key; it stays closed for ever.
+    SentBeforeKey {
+        /// The sending device.
+        device: DeviceId,
+    },
+    /// More than the window of messages of its device are missing before it.
+    BeyondWindow {
+        /// The sending device.
+        device: DeviceId,
+    },
+    /// It cannot be opened with any key: damaged or forged.
+    Unreadable,
+}

@@ -1,0 +1,420 @@
+//! What joined a log is opened, folded into state, and told.
+
+use dunlin_base::kv::{Direction, Read, ReadError};
+use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId};
+use dunlin_log::{AppendError, Joined, Verdict};
+use dunlin_orbitdb::operation;
+
+use super::groups::ActiveGroup;
+use super::{CommandError, Ctx, Engine, Event, MessageEvent, MetadataEvent, StoreKind, WaitCause};
+use crate::contact::ContactState;
+use crate::group::{Group, GroupKind};
+use crate::message::{self, OpenMessageError};
+use crate::metadata::{self, Change, Event as MetadataKind};
+use crate::tables;
+
+/// How many entries join in one call, so that neither a transaction nor the memory it takes grows with
+/// what a peer sends. Two hundred and fifty-six entries are about a quarter of a megabyte.
+const JOIN_BATCH: usize = 256;
+
+impl Engine {
+    /// Joins stored entries whose parents are there, one batch of each log.
+    pub(super) fn join_backlog(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        for (group, kind) in std::mem::take(&mut self.backlog) {
+            let Some(active) = self.groups.get_mut(&group) else { continue };
+            let batch = active.store_mut(kind).log.join_ready(ctx.tx, JOIN_BATCH)?;
+            if batch.more {
+                self.backlog.insert((group, kind));
+            }
+            for moved in &batch.moved {
+                self.note_move(ctx, &group, kind, moved)?;
+            }
+            if kind == StoreKind::Metadata && !batch.moved.is_empty() {
+                self.fold_again(ctx, &group)?;
+            }
+            for joined in batch.joined {
+                self.fold(ctx, &group, kind, joined)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Seals a metadata event, appends it and folds it like any other.
+    pub(super) fn append_event(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        event: &MetadataKind,
+    ) -> Result<EntryId, ReadError> {
+        let active = self.active(group)?;
+        let value = metadata::seal(&active.group, &active.own, event, ctx.rng);
+        self.append(ctx, group, StoreKind::Metadata, &value)
+    }
+
+    /// Appends an already sealed value to a store of an active group.
+    pub(super) fn append(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        value: &[u8],
+    ) -> Result<EntryId, ReadError> {
+        let active = self.active_mut(group)?;
+        let store = active.store_mut(kind);
+        let joined = match store.log.append(ctx.tx, &store.writer, &operation::encode_add(value)) {
+            Ok(joined) => joined,
+            Err(AppendError::Read(error)) => return Err(error),
+            Err(error) => return Err(ReadError(Box::new(error))),
+        };
+        let entry = joined.id;
+        for subscriber in store.subscribers.values_mut() {
+            *subscriber = super::groups::Subscriber::default();
+        }
+        self.unannounced.insert((*group, kind));
+        self.fold(ctx, group, kind, joined)?;
+        Ok(entry)
+    }
+
+    /// An active group that the caller knows to be active; a missing one is a fault of this crate, which
+    /// the shell meets by opening the engine again.
+    pub(super) fn active(&self, group: &GroupId) -> Result<&ActiveGroup, ReadError> {
+        self.groups.get(group).ok_or_else(|| ReadError(Box::new(CommandError::NotActive)))
+    }
+
+    pub(super) fn active_mut(&mut self, group: &GroupId) -> Result<&mut ActiveGroup, ReadError> {
+        self.groups.get_mut(group).ok_or_else(|| ReadError(Box::new(CommandError::NotActive)))
+    }
+
+    fn fold(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        joined: Joined,
+    ) -> Result<(), ReadError> {
+        for (former, void) in &joined.voided {
+            debug_assert!(*void, "only voiding is reported");
+            self.forget_void(ctx, group, kind, former)?;
+        }
+        if joined.void || !matches!(joined.verdict, Verdict::Accept) {
+            return Ok(());
+        }
+        let Some(value) = operation::decode_value(joined.entry.payload()) else {
+            tracing::debug!("an entry carries no operation");
+            return Ok(());
+        };
+        match kind {
+            StoreKind::Metadata => self.fold_metadata(ctx, group, &joined, &value),
+            StoreKind::Messages => self.fold_message(ctx, group, &joined, &value),
+        }
+    }
+
+    fn fold_metadata(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        joined: &Joined,
+        value: &[u8],
+    ) -> Result<(), ReadError> {
+        let active = self.active(group)?;
+        let event = match metadata::open(&active.group, value) {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::debug!(%error, "a metadata event does not open");
+                return Ok(());
+            }
+        };
+        let changes = active.index.apply(ctx.tx, joined.position, &event)?;
+        self.events.push_back(Event::Metadata(MetadataEvent {
+            group: *group,
+            entry: joined.id,
+            position: joined.position,
+            event,
+            changes: changes.clone(),
+        }));
+        changes.iter().try_for_each(|change| self.follow(ctx, group, change))
+    }
+
+    /// Does what a change of a group's state asks of this device.
+    fn follow(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId, change: &Change) -> Result<(), ReadError> {
+        match change {
+            Change::MemberDeviceAdded { member, device } => {
+                self.serve_chain_key(ctx, group, member)?;
+                self.open_waiting(ctx, group, device)
+            }
+            Change::ChainKeyOffered { device, dest, sealed } => {
+                self.take_chain_key(ctx, group, device, dest, sealed)
+            }
+            Change::GroupJoined(joined) => {
+                self.remember_group(ctx, joined, None);
+                Ok(())
+            }
+            Change::GroupLeft(left) => {
+                self.deactivate(left);
+                ctx.tx.delete(tables::GROUPS, left.as_bytes());
+                Ok(())
+            }
+            Change::ContactChanged { account, state, .. } => self.follow_contact(ctx, account, *state),
+            Change::RequestsChanged { .. } | Change::SeedReset { .. } => self.follow_requests(ctx),
+            _ => Ok(()),
+        }
+    }
+
+    fn follow_contact(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        account: &AccountId,
+        state: ContactState,
+    ) -> Result<(), ReadError> {
+        match state {
+            ContactState::ToRequest | ContactState::Added => match Group::contact(&self.keys, account) {
+                Ok(group) => self.remember_group(ctx, &group, Some(*account)),
+                Err(error) => tracing::debug!(%error, "no secret can be shared with this contact"),
+            },
+            _ => {}
+        }
+        self.follow_lookup(ctx, account, state)
+    }
+
+    fn take_chain_key(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        device: &DeviceId,
+        dest: &MemberId,
+        sealed: &[u8],
+    ) -> Result<(), ReadError> {
+        let active = self.active(group)?;
+        if *dest != active.own_member() || *device == active.own_device() {
+            return Ok(());
+        }
+        let key = match message::open_chain_key_box(&active.group, &active.own, device, sealed) {
+            Ok(key) => key,
+            Err(error) => {
+                tracing::debug!(%error, "a chain key does not open");
+                return Ok(());
+            }
+        };
+        if message::register_chain_key(ctx.tx, group, device, key)? {
+            self.open_waiting(ctx, group, device)?;
+        }
+        Ok(())
+    }
+
+    /// Gives this device's chain key to `member`, once for ever.
+    pub(super) fn serve_chain_key(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        member: &MemberId,
+    ) -> Result<(), ReadError> {
+        let active = self.active(group)?;
+        if active.index.is_served(ctx.tx, member)? {
+            return Ok(());
+        }
+        let sealed = match message::own_chain_key_box(ctx.tx, &active.group, &active.own, member, ctx.rng) {
+            Ok(sealed) => sealed,
+            Err(message::ChainBoxError::Read(error)) => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "no chain key can be sealed for this member");
+                return Ok(());
+            }
+        };
+        let event = MetadataKind::chain_key_added(&active.own, *member, sealed);
+        self.append_event(ctx, group, &event)?;
+        Ok(())
+    }
+
+    fn fold_message(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        joined: &Joined,
+        value: &[u8],
+    ) -> Result<(), ReadError> {
+        let active = self.active(group)?;
+        let headers = match message::open_headers(&active.group, value) {
+            Ok(headers) => headers,
+            Err(error) => {
+                tracing::debug!(%error, "message headers do not open");
+                self.wait(group, joined.id, WaitCause::Unreadable);
+                return Ok(());
+            }
+        };
+        let device = headers.device;
+        let Some(member) = active.index.member_of(ctx.tx, &device)? else {
+            message::keep_waiting(ctx.tx, group, &device, headers.counter, joined.id);
+            self.wait(group, joined.id, WaitCause::DeviceUnknown { device });
+            return Ok(());
+        };
+        let cause = match message::open_message(ctx.tx, &active.group, joined.id, &headers, value) {
+            Ok(opened) => {
+                let own = device == active.own_device();
+                self.tell_message(ctx, group, joined.id, opened, member, own)?;
+                return self.open_waiting(ctx, group, &device);
+            }
+            Err(OpenMessageError::Read(error)) => return Err(error),
+            Err(OpenMessageError::NoChainKey) => WaitCause::KeyNotReceived { device },
+            Err(OpenMessageError::BeyondWindow) => WaitCause::BeyondWindow { device },
+            Err(OpenMessageError::SentBeforeKey) => {
+                self.wait(group, joined.id, WaitCause::SentBeforeKey { device });
+                return Ok(());
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a message does not open");
+                self.wait(group, joined.id, WaitCause::Unreadable);
+                return Ok(());
+            }
+        };
+        message::keep_waiting(ctx.tx, group, &device, headers.counter, joined.id);
+        self.wait(group, joined.id, cause);
+        Ok(())
+    }
+
+    /// Opens what waited for a key or the binding of `device`, lowest counter first, each by itself.
+    fn open_waiting(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        device: &DeviceId,
+    ) -> Result<(), ReadError> {
+        let active = self.active(group)?;
+        let Some(member) = active.index.member_of(ctx.tx, device)? else { return Ok(()) };
+        let own = *device == active.own_device();
+        for (counter, id) in message::waiting(ctx.tx, group, device)? {
+            let active = self.active(group)?;
+            let Some(entry) = active.messages.log.entry(ctx.tx, &id)? else { continue };
+            let Some(value) = operation::decode_value(entry.payload()) else { continue };
+            let Ok(headers) = message::open_headers(&active.group, &value) else { continue };
+            match message::open_message(ctx.tx, &active.group, id, &headers, &value) {
+                Ok(opened) => {
+                    message::stop_waiting(ctx.tx, group, device, counter, &id);
+                    self.tell_message(ctx, group, id, opened, member, own)?;
+                }
+                Err(OpenMessageError::Read(error)) => return Err(error),
+                Err(OpenMessageError::SentBeforeKey) => {
+                    message::stop_waiting(ctx.tx, group, device, counter, &id);
+                    self.wait(group, id, WaitCause::SentBeforeKey { device: *device });
+                }
+                Err(error) => tracing::debug!(%error, "a message goes on waiting"),
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, group: &GroupId, entry: EntryId, cause: WaitCause) {
+        self.events.push_back(Event::MessageWaits { group: *group, entry, cause });
+    }
+
+    fn tell_message(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        entry: EntryId,
+        opened: message::OpenedMessage,
+        member: MemberId,
+        own: bool,
+    ) -> Result<(), ReadError> {
+        let active = self.active(group)?;
+        let Some(position) = active.messages.log.position(ctx.tx, &entry)? else { return Ok(()) };
+        let row = MessageRow { device: opened.device, counter: opened.counter, payload: &opened.plaintext };
+        ctx.tx.put(tables::MESSAGES, &group_entry_key(group, &entry), &row.encode());
+        self.events.push_back(Event::Message(MessageEvent {
+            group: *group,
+            entry,
+            position,
+            device: opened.device,
+            member,
+            counter: opened.counter,
+            payload: opened.plaintext,
+            own,
+        }));
+        Ok(())
+    }
+
+    fn note_move(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        moved: &dunlin_log::Moved,
+    ) -> Result<(), ReadError> {
+        let shown = kind == StoreKind::Messages
+            && ctx.tx.contains(tables::MESSAGES, &group_entry_key(group, &moved.id))?;
+        if shown {
+            self.events.push_back(Event::Moved {
+                group: *group,
+                entry: moved.id,
+                from: moved.from,
+                to: moved.to,
+            });
+        }
+        Ok(())
+    }
+
+    /// Folds a metadata log from its beginning, after a late parent changed the order of its entries.
+    fn fold_again(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId) -> Result<(), ReadError> {
+        let active = self.active(group)?;
+        active.index.clear(ctx.tx)?;
+        let mut events = Vec::new();
+        active.metadata.log.walk(ctx.tx, None, Direction::Ascending, &mut |joined| {
+            if let Some(value) = operation::decode_value(joined.entry.payload())
+                && let Ok(event) = metadata::open(&active.group, &value)
+            {
+                events.push((joined.position, event));
+            }
+            std::ops::ControlFlow::Continue(())
+        })?;
+        for (position, event) in &events {
+            active.index.apply(ctx.tx, *position, event)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back an entry that turned out to be the later copy of one and the same sealed value.
+    fn forget_void(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        entry: &EntryId,
+    ) -> Result<(), ReadError> {
+        match kind {
+            StoreKind::Metadata => self.fold_again(ctx, group),
+            StoreKind::Messages => {
+                ctx.tx.delete(tables::MESSAGES, &group_entry_key(group, entry));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The kind of a group, for errors that depend on it.
+pub(super) fn is_account(group: &Group) -> bool {
+    group.kind() == GroupKind::Account
+}
+
+/// Key of the tables that hold something for an entry of a group: both raw, 32 bytes each.
+pub(super) fn group_entry_key(group: &GroupId, entry: &EntryId) -> Vec<u8> {
+    [group.as_bytes().as_slice(), entry.digest()].concat()
+}
+
+/// A row of [`tables::MESSAGES`]: raw device key, big-endian counter, plaintext.
+pub(super) struct MessageRow<'p> {
+    pub device: DeviceId,
+    pub counter: u64,
+    pub payload: &'p [u8],
+}
+
+impl<'p> MessageRow<'p> {
+    fn encode(&self) -> Vec<u8> {
+        [self.device.as_bytes().as_slice(), &self.counter.to_be_bytes(), self.payload].concat()
+    }
+
+    pub fn decode(row: &'p [u8]) -> Option<Self> {
+        let (device, rest) = row.split_at_checked(32)?;
+        let (counter, payload) = rest.split_first_chunk::<8>()?;
+        let device = DeviceId::from_bytes(device).ok()?;
+        Some(Self { device, counter: u64::from_be_bytes(*counter), payload })
+    }
+}

@@ -1,0 +1,344 @@
+//! Groups in use: their keys, their two logs, and who is on their topics.
+
+use std::collections::BTreeMap;
+
+use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
+use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, PeerId, Time};
+use dunlin_log::{Log, Writer};
+use dunlin_orbitdb::StoreAddress;
+use prost::Message as _;
+
+use super::sync::Announcement;
+use super::{Action, CommandError, Ctx, Engine, OpenError};
+use crate::group::{Group, GroupKind, OwnMember};
+use crate::metadata::{Event as MetadataKind, Index};
+use crate::tables;
+
+/// Which of the two stores of a group.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum StoreKind {
+    /// Events about the group: members, keys, names.
+    Metadata,
+    /// Messages.
+    Messages,
+}
+
+/// One store of an active group.
+pub(super) struct GroupStore {
+    pub log: Log,
+    pub writer: Writer,
+    pub address: StoreAddress,
+    pub announcement: Announcement,
+    /// Peers that subscribe to the topic of this store.
+    pub subscribers: BTreeMap<PeerId, Subscriber>,
+}
+
+/// What is known of a peer on a topic.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Subscriber {
+    /// It has shown heads that cover ours since ours last changed.
+    pub confirmed: bool,
+    /// How often our present heads were given to it.
+    pub told: u8,
+}
+
+/// A group in use.
+pub(super) struct ActiveGroup {
+    pub group: Group,
+    pub own: OwnMember,
+    pub index: Index,
+    pub metadata: GroupStore,
+    pub messages: GroupStore,
+    /// Hosts that spoke for a device, by their last heads payload.
+    pub speakers: BTreeMap<PeerId, DeviceId>,
+}
+
+impl ActiveGroup {
+    pub fn store(&self, kind: StoreKind) -> &GroupStore {
+        match kind {
+            StoreKind::Metadata => &self.metadata,
+            StoreKind::Messages => &self.messages,
+        }
+    }
+
+    pub fn store_mut(&mut self, kind: StoreKind) -> &mut GroupStore {
+        match kind {
+            StoreKind::Metadata => &mut self.metadata,
+            StoreKind::Messages => &mut self.messages,
+        }
+    }
+
+    pub fn announcement_due(&self) -> Option<Time> {
+        [&self.metadata, &self.messages].into_iter().filter_map(|store| store.announcement.due).min()
+    }
+
+    pub fn own_member(&self) -> MemberId {
+        MemberId::new(self.own.member.public())
+    }
+
+    pub fn own_device(&self) -> DeviceId {
+        DeviceId::new(self.own.device.public())
+    }
+}
+
+const STORES: [StoreKind; 2] = [StoreKind::Metadata, StoreKind::Messages];
+
+impl Engine {
+    /// Starts to use a group: joins its topics, announces this device in it and hands out its chain key.
+    ///
+    /// Does nothing when the group is active already (`spec/wesh-protocol.md` §3.11).
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownGroup`] unless it is the account group, the group of a contact or a joined one.
+    pub fn activate(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId) -> Result<(), CommandError> {
+        if self.groups.contains_key(group) {
+            return Ok(());
+        }
+        let group = self.known_group(ctx.tx, group)?.ok_or(CommandError::UnknownGroup)?;
+        self.start_group(ctx, group)?;
+        self.finish(ctx)?;
+        Ok(())
+    }
+
+    /// Stops to use a group: leaves its topics. What is stored stays.
+    pub fn deactivate(&mut self, group: &GroupId) {
+        let Some(active) = self.groups.remove(group) else { return };
+        for kind in STORES {
+            let topic = active.store(kind).address.to_string();
+            self.topics.remove(&topic);
+            self.backlog.remove(&(*group, kind));
+            self.unannounced.remove(&(*group, kind));
+            self.actions.push_back(Action::Unsubscribe { topic });
+        }
+        let asked = self.fetches.forget(group);
+        self.actions.extend(asked.into_iter().map(|entry| Action::CancelFetch { entry }));
+    }
+
+    /// Whether a group is in use.
+    pub fn is_active(&self, group: &GroupId) -> bool {
+        self.groups.contains_key(group)
+    }
+
+    /// The group that this account shares with `account`, whether it is a contact or not.
+    ///
+    /// # Errors
+    /// [`CommandError::Key`] when `account` is a key with which no secret can be shared.
+    pub fn contact_group(&self, account: &AccountId) -> Result<GroupId, CommandError> {
+        Ok(Group::contact(&self.keys, account)?.id())
+    }
+
+    /// The account at the other end of a contact group, as far as this account has used it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn contact_of_group(&self, read: &dyn Read, group: &GroupId) -> Result<Option<AccountId>, ReadError> {
+        let row = read.get(tables::GROUPS, group.as_bytes())?;
+        Ok(row.as_deref().and_then(GroupRow::decode).and_then(|row| row.contact))
+    }
+
+    /// The account group.
+    pub fn account_group(&self) -> GroupId {
+        GroupId::new(*self.account_id().key())
+    }
+
+    /// What a group is: its keys and kind; `None` when this account does not know it.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn known_group(&self, read: &dyn Read, id: &GroupId) -> Result<Option<Group>, ReadError> {
+        if *id == self.account_group() {
+            return Ok(Some(Group::account(&self.keys)));
+        }
+        let row = read.get(tables::GROUPS, id.as_bytes())?;
+        Ok(row.as_deref().and_then(GroupRow::decode).map(|row| row.group))
+    }
+
+    /// Groups that this account knows, the account group left out: id, kind, and the contact of a contact group.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn known_groups(&self, read: &dyn Read) -> Result<Vec<(GroupId, GroupKind, Option<AccountId>)>, ReadError> {
+        let rows = read.collect(tables::GROUPS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
+        let known = rows.iter().filter_map(|(_, row)| GroupRow::decode(row));
+        Ok(known.map(|row| (row.group.id(), row.group.kind(), row.contact)).collect())
+    }
+
+    /// Groups in use.
+    pub fn active_groups(&self) -> impl Iterator<Item = GroupId> {
+        self.groups.keys().copied()
+    }
+
+    /// This account as a member of an active group.
+    pub fn own_member(&self, group: &GroupId) -> Option<MemberId> {
+        self.groups.get(group).map(ActiveGroup::own_member)
+    }
+
+    /// This device as it is known in an active group.
+    pub fn own_device(&self, group: &GroupId) -> Option<DeviceId> {
+        self.groups.get(group).map(ActiveGroup::own_device)
+    }
+
+    /// The members of an active group, in the order of their keys.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn members(&self, read: &dyn Read, group: &GroupId) -> Result<Vec<MemberId>, ReadError> {
+        match self.groups.get(group) {
+            Some(active) => active.index.members(read),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The devices of a member of an active group.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn devices_of(
+        &self,
+        read: &dyn Read,
+        group: &GroupId,
+        member: &MemberId,
+    ) -> Result<Vec<DeviceId>, ReadError> {
+        match self.groups.get(group) {
+            Some(active) => active.index.devices_of(read, member),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Devices of an active group for which a connected host speaks.
+    pub fn online_devices(&self, group: &GroupId) -> Vec<DeviceId> {
+        let Some(active) = self.groups.get(group) else { return Vec::new() };
+        let mut devices: Vec<_> = active.speakers.values().copied().collect();
+        devices.sort_unstable();
+        devices.dedup();
+        devices
+    }
+
+    /// Whether `peer` may have the block of `entry`: it showed a payload of a group whose log holds it
+    /// (`spec/security.md` D2).
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn may_serve(&self, read: &dyn Read, peer: &PeerId, entry: &EntryId) -> Result<bool, ReadError> {
+        for active in self.groups.values().filter(|active| active.speakers.contains_key(peer)) {
+            for kind in STORES {
+                let store = active.store(kind);
+                if store.address.manifest_id() == *entry || store.log.contains(read, entry)? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    pub(super) fn open_account_group(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), OpenError> {
+        let group = Group::account(&self.keys);
+        self.start_group(ctx, group)?;
+        self.finish(ctx)?;
+        Ok(())
+    }
+
+    /// Remembers a group, so that it can be activated.
+    pub(super) fn remember_group(&self, ctx: &mut Ctx<'_, '_>, group: &Group, contact: Option<AccountId>) {
+        let row = GroupRow { group: group.clone(), contact };
+        ctx.tx.put(tables::GROUPS, group.id().as_bytes(), &row.encode());
+    }
+
+    pub(super) fn start_group(&mut self, ctx: &mut Ctx<'_, '_>, group: Group) -> Result<(), ReadError> {
+        let id = group.id();
+        let own = OwnMember::in_group(&self.keys, &group, ctx.tx, ctx.rng)?;
+        let make = |kind: StoreKind| {
+            let type_name = match kind {
+                StoreKind::Metadata => self.profile.metadata_store(),
+                StoreKind::Messages => self.profile.message_store(),
+            };
+            let address = StoreAddress::new(&id, type_name, &group.sign_pub());
+            GroupStore {
+                log: Log::new(&address.to_string(), group.sign_pub()),
+                writer: Writer::new(group.signing_key()),
+                address,
+                announcement: Announcement::default(),
+                subscribers: BTreeMap::new(),
+            }
+        };
+        let (metadata, messages) = (make(StoreKind::Metadata), make(StoreKind::Messages));
+        let index = Index::new(&group, &self.keys, &own);
+        let active =
+            ActiveGroup { group, own, index, metadata, messages, speakers: BTreeMap::new() };
+        for kind in STORES {
+            let topic = active.store(kind).address.to_string();
+            self.topics.insert(topic.clone(), (id, kind));
+            self.backlog.insert((id, kind));
+            self.actions.push_back(Action::Subscribe { topic });
+        }
+        self.groups.insert(id, active);
+        for kind in STORES {
+            self.want_missing(ctx, &id, kind)?;
+        }
+        self.announce_device(ctx, &id)
+    }
+
+    /// Writes event 1 for this device and event 2 for every member, as far as they are not in the log.
+    fn announce_device(&mut self, ctx: &mut Ctx<'_, '_>, id: &GroupId) -> Result<(), ReadError> {
+        let Some(active) = self.groups.get(id) else { return Ok(()) };
+        let own_device = active.own_device();
+        if active.index.member_of(ctx.tx, &own_device)?.is_none() {
+            let event = MetadataKind::member_device_added(&active.own);
+            self.append_event(ctx, id, &event)?;
+        }
+        self.serve_chain_keys(ctx, id)
+    }
+
+    /// Gives this device's chain key to every member that has not got it yet.
+    pub(super) fn serve_chain_keys(&mut self, ctx: &mut Ctx<'_, '_>, id: &GroupId) -> Result<(), ReadError> {
+        let Some(active) = self.groups.get(id) else { return Ok(()) };
+        let mut members = active.index.members(ctx.tx)?;
+        if active.group.kind() == GroupKind::Contact
+            && let Some(contact) = self.contact_of_group(ctx.tx, id)?
+        {
+            members.push(MemberId::new(*contact.key()));
+        }
+        members.push(active.own_member());
+        members.sort_unstable();
+        members.dedup();
+        for member in members {
+            self.serve_chain_key(ctx, id, &member)?;
+        }
+        Ok(())
+    }
+}
+
+/// A row of [`tables::GROUPS`]: one byte that says whether a contact follows, the raw account key of the
+/// contact if so, then the serialized `Group`.
+struct GroupRow {
+    group: Group,
+    contact: Option<AccountId>,
+}
+
+impl GroupRow {
+    fn encode(&self) -> Vec<u8> {
+        let mut row = Vec::new();
+        match &self.contact {
+            Some(contact) => {
+                row.push(1);
+                row.extend_from_slice(contact.as_bytes());
+            }
+            None => row.push(0),
+        }
+        row.extend(self.group.to_proto().encode_to_vec());
+        row
+    }
+
+    fn decode(row: &[u8]) -> Option<Self> {
+        let (has_contact, rest) = row.split_first()?;
+        let (contact, group) = match has_contact {
+            1 => {
+                let (account, group) = rest.split_at_checked(32)?;
+                (Some(AccountId::from_bytes(account).ok()?), group)
+            }
+            _ => (None, rest),
+        };
+        let proto = dunlin_proto::weshnet::protocol::v1::Group::decode(group).ok()?;
+        Some(Self { group: Group::from_proto(&proto).ok()?, contact })
+    }
+}

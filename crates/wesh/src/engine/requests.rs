@@ -1,0 +1,501 @@
+//! Contact requests: who is looked for, who asked, and the handshakes under way.
+//!
+//! A request from somebody new waits in an inbox outside the account log, so that strangers cannot make the
+//! log grow; accepting it writes both events at once (`spec/security.md` Q2, Q3).
+
+use std::collections::BTreeMap;
+
+use dunlin_base::keys::AgreementKey;
+use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
+use dunlin_base::{AccountId, PeerId, Span, Time};
+use dunlin_proto::tinder::{Record, Records};
+use prost::Message as _;
+
+use super::peers::Peer;
+use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId};
+use crate::contact::{Contact, ContactState};
+use crate::handshake::{HandshakeAction, Requester, Responder};
+use crate::metadata::Event as MetadataKind;
+use crate::{rotation, tables};
+
+/// Handshakes that peers may have under way with us (`spec/security.md` Q1).
+pub const HANDSHAKES_PARALLEL_MAX: usize = 8;
+/// Requests that may wait for an answer; when there are more, the oldest leaves (`spec/security.md` Q2).
+pub const PENDING_MAX: usize = 64;
+/// How long a local record stays in force, in seconds; receivers cap it there too (`spec/security.md` N7).
+const RECORD_TTL: Span = Span::from_secs(7200);
+/// How long before the end of its life a record is sent again.
+const RECORD_REFRESH: Span = Span::from_secs(5760);
+/// Records of one message that are looked at (`spec/security.md` N7).
+const RECORDS_PER_MESSAGE_MAX: usize = 64;
+/// Names of one peer that are remembered.
+const RECORDS_PER_PEER_MAX: usize = 256;
+/// First pause after a failed attempt to reach somebody.
+const LOOKUP_FIRST: Span = Span::from_secs(1);
+/// Longest such pause.
+const LOOKUP_LONGEST: Span = Span::from_secs(60);
+
+/// A request that waits for an answer.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Who asks, as they introduce themselves.
+    pub contact: Contact,
+    /// When it arrived.
+    pub at: Time,
+}
+
+/// Somebody whom this account asked and has not reached yet.
+#[derive(Clone, Debug)]
+pub(super) struct Lookup {
+    contact: Contact,
+    own_metadata: Vec<u8>,
+    pause: Span,
+    not_before: Time,
+    exchange: Option<ExchangeId>,
+}
+
+impl Lookup {
+    /// When an attempt is due: only while there is somebody to try.
+    pub fn due(&self, peers: &BTreeMap<PeerId, Peer>) -> Option<Time> {
+        let hopeful = peers.values().any(|peer| peer.may_be(&self.contact.account) || !peer.records.is_empty());
+        (self.exchange.is_none() && hopeful && self.not_before > Time::default()).then_some(self.not_before)
+    }
+}
+
+/// One handshake.
+pub(super) struct OpenExchange {
+    peer: PeerId,
+    side: Side,
+}
+
+enum Side {
+    /// The stream is being opened.
+    Opening { account: AccountId },
+    Requester(Box<Requester>, AccountId),
+    Responder(Box<Responder>),
+}
+
+impl OpenExchange {
+    pub fn due(&self) -> Option<Time> {
+        match &self.side {
+            Side::Opening { .. } => None,
+            Side::Requester(requester, _) => requester.timeout(),
+            Side::Responder(responder) => responder.timeout(),
+        }
+    }
+}
+
+impl Peer {
+    /// Whether it makes sense to try a lookup with this peer although it announced nothing.
+    fn may_be(&self, account: &AccountId) -> bool {
+        self.takes_requests && !self.tried_blindly.contains(account)
+    }
+}
+
+impl Engine {
+    /// Lets others find this account by its contact link. Makes a rendezvous seed when there is none yet.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn enable_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), CommandError> {
+        let account = self.account_group();
+        let active = self.active(&account)?;
+        if !active.index.requests_enabled(ctx.tx)? {
+            let event = MetadataKind::requests_enabled(&active.own);
+            self.append_event(ctx, &account, &event)?;
+        }
+        if self.active(&account)?.index.seed(ctx.tx)?.is_none() {
+            self.reset_requests(ctx)?;
+        }
+        self.finish(ctx)?;
+        Ok(())
+    }
+
+    /// Stops to accept contact requests.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn disable_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), CommandError> {
+        let account = self.account_group();
+        let active = self.active(&account)?;
+        if active.index.requests_enabled(ctx.tx)? {
+            let event = MetadataKind::requests_disabled(&active.own);
+            self.append_event(ctx, &account, &event)?;
+        }
+        self.finish(ctx)?;
+        Ok(())
+    }
+
+    /// Makes a new rendezvous seed: links given away before lead nowhere from now on.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn reset_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), CommandError> {
+        let account = self.account_group();
+        let mut seed = [0; 32];
+        ctx.rng.fill_bytes(&mut seed);
+        let event = MetadataKind::seed_reset(&self.active(&account)?.own, seed);
+        self.append_event(ctx, &account, &event)?;
+        self.finish(ctx)?;
+        Ok(())
+    }
+
+    /// Whether this account accepts contact requests.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn requests_are_enabled(&self, read: &dyn Read) -> Result<bool, ReadError> {
+        self.active(&self.account_group())?.index.requests_enabled(read)
+    }
+
+    /// This account as a contact: what a link carries. Without a seed until requests were enabled once.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn own_contact(&self, read: &dyn Read) -> Result<Contact, ReadError> {
+        let seed = self.active(&self.account_group())?.index.seed(read)?;
+        Ok(Contact { account: self.account_id(), seed, metadata: Vec::new() })
+    }
+
+    /// Requests that wait for an answer, oldest first.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn requests(&self, read: &dyn Read) -> Result<Vec<Request>, ReadError> {
+        let rows = read.collect(tables::REQUESTS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
+        let mut requests: Vec<_> = rows.iter().filter_map(|(_, row)| decode_request(row)).collect();
+        requests.sort_by_key(|request| request.at);
+        Ok(requests)
+    }
+
+    /// Takes local records from a connected peer.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn handle_records(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId, data: &[u8]) -> Result<(), ReadError> {
+        let Some(known) = self.peers.get_mut(peer) else { return Ok(()) };
+        let Ok(records) = Records::decode(data) else {
+            tracing::debug!("local records are malformed");
+            return Ok(());
+        };
+        for record in records.records.into_iter().take(RECORDS_PER_MESSAGE_MAX) {
+            let claimed = Time::from_secs(u64::try_from(record.expire).unwrap_or_default());
+            let expires = claimed.min(ctx.now + RECORD_TTL);
+            if expires > ctx.now && known.records.len() < RECORDS_PER_PEER_MAX {
+                known.records.insert(record.cid, expires);
+            }
+        }
+        known.records.retain(|_, expires| *expires > ctx.now);
+        self.retry_lookups(ctx);
+        self.finish(ctx)
+    }
+
+    /// Notes that a peer opened a contact-request stream. `None` refuses it: close the stream.
+    pub fn handle_exchange_incoming(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId) -> Option<ExchangeId> {
+        let incoming = self.exchanges.values().filter(|open| matches!(open.side, Side::Responder(_)));
+        if !self.requests_enabled || incoming.count() >= HANDSHAKES_PARALLEL_MAX {
+            return None;
+        }
+        let responder = Responder::new(&self.keys.account, ephemeral(ctx), ctx.now);
+        let id = ExchangeId(self.fresh_id());
+        let side = Side::Responder(Box::new(responder));
+        self.exchanges.insert(id, OpenExchange { peer: peer.clone(), side });
+        Some(id)
+    }
+
+    /// Notes that the stream of an [`Action::OpenExchange`] is open.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn handle_exchange_opened(&mut self, ctx: &mut Ctx<'_, '_>, id: ExchangeId) -> Result<(), ReadError> {
+        let Some(open) = self.exchanges.get(&id) else { return Ok(()) };
+        let Side::Opening { account } = open.side else { return Ok(()) };
+        let Some(lookup) = self.lookups.get(&account) else { return Ok(()) };
+        let mut introduction = self.own_contact(ctx.tx)?;
+        if !self.requests_enabled {
+            introduction.seed = None;
+        }
+        introduction.metadata.clone_from(&lookup.own_metadata);
+        let requester = Requester::new(&self.keys.account, &introduction, &account, ephemeral(ctx), ctx.now);
+        if let Some(open) = self.exchanges.get_mut(&id) {
+            open.side = Side::Requester(Box::new(requester), account);
+        }
+        self.drain_exchange(ctx, id)?;
+        self.finish(ctx)
+    }
+
+    /// Takes a frame of a contact-request stream.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn handle_exchange_frame(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        id: ExchangeId,
+        frame: &[u8],
+    ) -> Result<(), ReadError> {
+        let Some(open) = self.exchanges.get_mut(&id) else { return Ok(()) };
+        let taken = match &mut open.side {
+            Side::Opening { .. } => return Ok(()),
+            Side::Requester(requester, _) => requester.handle_frame(ctx.now, frame),
+            Side::Responder(responder) => responder.handle_frame(ctx.now, frame),
+        };
+        if let Err(error) = taken {
+            tracing::debug!(%error, "a contact request fails");
+        }
+        self.drain_exchange(ctx, id)?;
+        self.finish(ctx)
+    }
+
+    /// Notes that a contact-request stream ended or could not be opened.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn handle_exchange_closed(&mut self, ctx: &mut Ctx<'_, '_>, id: ExchangeId) -> Result<(), ReadError> {
+        if let Some(open) = self.exchanges.remove(&id) {
+            self.lookup_failed(ctx, &open);
+        }
+        self.finish(ctx)
+    }
+
+    /// Takes up the lookups and the announcements that the account log asks for, after it was opened.
+    pub(super) fn resume_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        let account = self.account_group();
+        let waiting = self.active(&account)?.index.contacts_to_request(ctx.tx)?;
+        for contact in waiting {
+            self.start_lookup(ctx, &contact)?;
+        }
+        self.follow_requests(ctx)
+    }
+
+    /// Takes up or drops the lookup of a contact whose state changed.
+    pub(super) fn follow_lookup(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        account: &AccountId,
+        state: ContactState,
+    ) -> Result<(), ReadError> {
+        if state == ContactState::ToRequest {
+            return self.start_lookup(ctx, account);
+        }
+        if let Some(lookup) = self.lookups.remove(account)
+            && let Some(id) = lookup.exchange
+            && self.exchanges.get(&id).is_some_and(|open| matches!(open.side, Side::Opening { .. }))
+        {
+            self.exchanges.remove(&id);
+            self.actions.push_back(Action::CloseExchange { id });
+        }
+        Ok(())
+    }
+
+    /// Starts or stops to accept requests and to announce the own contact name.
+    pub(super) fn follow_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        let enabled = self.requests_are_enabled(ctx.tx)?;
+        if enabled != self.requests_enabled {
+            self.requests_enabled = enabled;
+            self.actions.push_back(Action::AcceptExchanges(enabled));
+        }
+        let peers: Vec<_> = self.peers.keys().cloned().collect();
+        peers.iter().try_for_each(|peer| self.send_records(ctx, peer))?;
+        self.records_due = enabled.then(|| ctx.now + RECORD_REFRESH);
+        Ok(())
+    }
+
+    /// Gives the own contact name to a peer on a private network. No other name goes to anybody: a list of
+    /// topics is a fingerprint (`spec/security.md` D4).
+    pub(super) fn send_records(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId) -> Result<(), ReadError> {
+        if !self.requests_enabled || !self.peers.get(peer).is_some_and(|known| known.local) {
+            return Ok(());
+        }
+        let account = self.account_group();
+        let Some(seed) = self.active(&account)?.index.seed(ctx.tx)? else { return Ok(()) };
+        let expire = i64::try_from((ctx.now + RECORD_TTL).as_secs()).unwrap_or(i64::MAX);
+        let rotation = self.profile.rotation();
+        let names = rotation::announced_contact_names(&self.account_id(), &seed, ctx.now, rotation, RECORD_TTL);
+        let records = names.into_iter().map(|cid| Record { cid, expire }).collect();
+        let data = Records { records }.encode_to_vec();
+        self.actions.push_back(Action::SendRecords { peer: peer.clone(), data });
+        Ok(())
+    }
+
+    /// Sends the own contact name again before it runs out.
+    pub(super) fn refresh_records(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        match self.records_due {
+            Some(due) if due <= ctx.now => self.follow_requests(ctx),
+            _ => Ok(()),
+        }
+    }
+
+    /// Tries every lookup that is due with a peer that announced the name looked for, or else with one that
+    /// accepts requests and was not tried before.
+    pub(super) fn retry_lookups(&mut self, ctx: &mut Ctx<'_, '_>) {
+        let rotation = self.profile.rotation();
+        for (account, lookup) in &mut self.lookups {
+            if lookup.exchange.is_some() || lookup.not_before > ctx.now {
+                continue;
+            }
+            let Some(seed) = &lookup.contact.seed else { continue };
+            let names = rotation::sought_contact_names(account, seed, ctx.now, rotation);
+            let named = |peer: &Peer| {
+                names.iter().any(|name| peer.records.get(name).is_some_and(|until| *until > ctx.now))
+            };
+            let announced = self.peers.iter().find(|(_, peer)| named(peer)).map(|(id, _)| id.clone());
+            let chosen = announced.or_else(|| {
+                let (id, peer) = self.peers.iter_mut().find(|(_, peer)| peer.may_be(account))?;
+                peer.tried_blindly.insert(*account);
+                Some(id.clone())
+            });
+            let Some(peer) = chosen else { continue };
+            self.next_id = self.next_id.wrapping_add(1);
+            let id = ExchangeId(self.next_id);
+            lookup.exchange = Some(id);
+            let side = Side::Opening { account: *account };
+            self.exchanges.insert(id, OpenExchange { peer: peer.clone(), side });
+            self.actions.push_back(Action::OpenExchange { id, peer });
+        }
+    }
+
+    /// Ends handshakes whose time is over.
+    pub(super) fn expire_exchanges(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        let late = self.exchanges.iter().filter(|(_, open)| open.due().is_some_and(|due| due <= ctx.now));
+        let late: Vec<_> = late.map(|(id, _)| *id).collect();
+        for id in late {
+            match self.exchanges.get_mut(&id).map(|open| &mut open.side) {
+                Some(Side::Requester(requester, _)) => requester.handle_timeout(ctx.now),
+                Some(Side::Responder(responder)) => responder.handle_timeout(ctx.now),
+                _ => {}
+            }
+            self.drain_exchange(ctx, id)?;
+        }
+        Ok(())
+    }
+
+    /// Whether `contact` asked and waits for an answer.
+    pub(super) fn has_request(&self, read: &dyn Read, contact: &AccountId) -> Result<bool, ReadError> {
+        read.contains(tables::REQUESTS, contact.as_bytes())
+    }
+
+    /// Takes the request of `contact` out of the inbox.
+    pub(super) fn take_request(
+        &self,
+        ctx: &mut Ctx<'_, '_>,
+        contact: &AccountId,
+    ) -> Result<Option<Request>, ReadError> {
+        let row = ctx.tx.get(tables::REQUESTS, contact.as_bytes())?;
+        ctx.tx.delete(tables::REQUESTS, contact.as_bytes());
+        Ok(row.as_deref().and_then(decode_request))
+    }
+
+    fn start_lookup(&mut self, ctx: &mut Ctx<'_, '_>, account: &AccountId) -> Result<(), ReadError> {
+        let group = self.account_group();
+        let index = &self.active(&group)?.index;
+        let Some(contact) = index.contact(ctx.tx, account)? else { return Ok(()) };
+        let own_metadata = index.own_metadata_for(ctx.tx, account)?.unwrap_or_default();
+        let lookup = Lookup {
+            contact,
+            own_metadata,
+            pause: LOOKUP_FIRST,
+            not_before: Time::default(),
+            exchange: None,
+        };
+        self.lookups.insert(*account, lookup);
+        self.retry_lookups(ctx);
+        Ok(())
+    }
+
+    /// Does what a handshake asks for, until it asks for nothing more.
+    fn drain_exchange(&mut self, ctx: &mut Ctx<'_, '_>, id: ExchangeId) -> Result<(), ReadError> {
+        loop {
+            let action = match self.exchanges.get_mut(&id).map(|open| &mut open.side) {
+                Some(Side::Requester(requester, _)) => requester.poll_action(),
+                Some(Side::Responder(responder)) => responder.poll_action(),
+                _ => None,
+            };
+            match action {
+                None => return Ok(()),
+                Some(HandshakeAction::Send(frame)) => self.actions.push_back(Action::SendFrame { id, frame }),
+                Some(HandshakeAction::Sent) => self.request_sent(ctx, id)?,
+                Some(HandshakeAction::Received(contact)) => self.request_received(ctx, contact)?,
+                Some(HandshakeAction::Close) => {
+                    self.actions.push_back(Action::CloseExchange { id });
+                    if let Some(open) = self.exchanges.remove(&id) {
+                        self.lookup_failed(ctx, &open);
+                    }
+                }
+            }
+        }
+    }
+
+    /// An own request reached the other side: the account log says so, and the shared group is opened.
+    fn request_sent(&mut self, ctx: &mut Ctx<'_, '_>, id: ExchangeId) -> Result<(), ReadError> {
+        let Some(OpenExchange { side: Side::Requester(_, account), .. }) = self.exchanges.get(&id) else {
+            return Ok(());
+        };
+        let account = *account;
+        if self.contact_state(ctx.tx, &account)? != Some(ContactState::ToRequest) {
+            return Ok(());
+        }
+        let group = self.account_group();
+        let event = MetadataKind::contact_sent(&self.active(&group)?.own, account);
+        self.append_event(ctx, &group, &event)?;
+        self.events.push_back(Event::RequestSent { account });
+        Ok(())
+    }
+
+    /// Somebody asked. Whom we asked too is added at once; a blocked one is dropped without a word.
+    fn request_received(&mut self, ctx: &mut Ctx<'_, '_>, contact: Contact) -> Result<(), ReadError> {
+        let state = self.contact_state(ctx.tx, &contact.account)?;
+        match state {
+            Some(ContactState::Blocked | ContactState::Added) => return Ok(()),
+            Some(ContactState::ToRequest) => {
+                let group = self.account_group();
+                let event = MetadataKind::contact_sent(&self.active(&group)?.own, contact.account);
+                self.append_event(ctx, &group, &event)?;
+                return Ok(());
+            }
+            _ => {}
+        }
+        let waiting = self.requests(ctx.tx)?;
+        if waiting.len() >= PENDING_MAX
+            && let Some(oldest) = waiting.first()
+            && oldest.contact.account != contact.account
+        {
+            ctx.tx.delete(tables::REQUESTS, oldest.contact.account.as_bytes());
+        }
+        let row = encode_request(&contact, ctx.now);
+        ctx.tx.put(tables::REQUESTS, contact.account.as_bytes(), &row);
+        self.events.push_back(Event::RequestReceived { contact, at: ctx.now });
+        Ok(())
+    }
+
+    fn lookup_failed(&mut self, ctx: &Ctx<'_, '_>, open: &OpenExchange) {
+        let account = match &open.side {
+            Side::Opening { account } | Side::Requester(_, account) => account,
+            Side::Responder(_) => return,
+        };
+        if let Some(peer) = self.peers.get_mut(&open.peer) {
+            peer.tried_blindly.insert(*account);
+        }
+        let Some(lookup) = self.lookups.get_mut(account) else { return };
+        lookup.exchange = None;
+        lookup.not_before = ctx.now + lookup.pause;
+        lookup.pause = lookup.pause.doubled(LOOKUP_LONGEST);
+    }
+}
+
+fn ephemeral(ctx: &mut Ctx<'_, '_>) -> AgreementKey {
+    let mut bytes = [0; 32];
+    ctx.rng.fill_bytes(&mut bytes);
+    AgreementKey::from_bytes(bytes)
+}
+
+/// A row of [`tables::REQUESTS`]: milliseconds of arrival, then the serialized `ShareableContact`.
+fn encode_request(contact: &Contact, at: Time) -> Vec<u8> {
+    [at.as_millis().to_be_bytes().as_slice(), &contact.encode()].concat()
+}
+
+fn decode_request(row: &[u8]) -> Option<Request> {
+    let (at, contact) = row.split_first_chunk::<8>()?;
+    let contact = Contact::decode_incoming(contact).ok()?;
+    Some(Request { contact, at: Time::from_millis(u64::from_be_bytes(*at)) })
+}

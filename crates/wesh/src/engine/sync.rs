@@ -1,0 +1,368 @@
+//! Heads out, heads in, and the blocks between.
+//!
+//! Whoever comes onto a topic is given the heads of its log on the direct channel, and an own entry is
+//! announced on the topic. Gossip may get lost, so an announcement is repeated to those who have not shown
+//! that they have it: after two seconds, then after twice as long, [`REPEATS_MAX`] times.
+
+use dunlin_base::kv::ReadError;
+use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
+use dunlin_log::{Entry, Ingest};
+use dunlin_orbitdb::exchange;
+
+use super::fetches::FETCHES_MAX;
+use super::groups::Subscriber;
+use super::{Action, Ctx, Engine, StoreKind};
+use crate::heads::{self, HeadsPayload};
+use crate::rotation;
+
+/// First pause before heads are given again to a peer that has not shown that it has them.
+const REPEAT_FIRST: Span = Span::from_secs(2);
+/// Longest such pause.
+const REPEAT_LONGEST: Span = Span::from_secs(300);
+/// How often the same heads are repeated to the same peer: the pauses add up to about ten minutes, after
+/// which the peer is given them again when it next comes onto the topic.
+const REPEATS_MAX: u8 = 9;
+/// Failed attempts after which what descends from a missing entry is shown without it. The entry is still
+/// asked for; when it arrives, it takes its place.
+const FETCH_TRIES_BEFORE_HOLE: u8 = 4;
+/// Heads of one payload that are looked at (`spec/security.md` O6).
+const HEADS_PER_PAYLOAD_MAX: usize = 4096;
+
+/// When the heads of a store are to be given again.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Announcement {
+    pub due: Option<Time>,
+    pause: Span,
+}
+
+impl Announcement {
+    fn restart(&mut self, now: Time) {
+        self.pause = REPEAT_FIRST;
+        self.due = Some(now + self.pause);
+    }
+
+    fn step(&mut self, now: Time) {
+        self.pause = self.pause.doubled(REPEAT_LONGEST);
+        self.due = Some(now + self.pause);
+    }
+}
+
+impl Engine {
+    /// Takes a heads payload from a gossip topic. `author` signed the gossip message.
+    ///
+    /// # Errors
+    /// When the store cannot be read. Payloads that do not open are dropped.
+    pub fn handle_gossip(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        topic: &str,
+        author: &PeerId,
+        data: &[u8],
+    ) -> Result<(), ReadError> {
+        let Some((group, kind)) = self.topics.get(topic).copied() else { return Ok(()) };
+        match self.open_heads(ctx.now, &[(group, kind)], data) {
+            Some((_, _, payload)) => self.take_heads(ctx, &group, kind, author, &payload, false)?,
+            None => tracing::debug!("a gossip message does not open"),
+        }
+        self.finish(ctx)
+    }
+
+    /// Takes a heads payload from the direct channel.
+    ///
+    /// # Errors
+    /// When the store cannot be read. Payloads that do not open are dropped.
+    pub fn handle_heads(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId, data: &[u8]) -> Result<(), ReadError> {
+        let stores: Vec<_> = self.topics.values().copied().collect();
+        match self.open_heads(ctx.now, &stores, data) {
+            Some((group, kind, payload)) => self.take_heads(ctx, &group, kind, peer, &payload, true)?,
+            None => tracing::debug!("a heads payload does not open"),
+        }
+        self.finish(ctx)
+    }
+
+    /// Notes that a peer came onto a topic, and gives it the heads of the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn handle_topic_joined(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        peer: &PeerId,
+        topic: &str,
+    ) -> Result<(), ReadError> {
+        let Some((group, kind)) = self.topics.get(topic).copied() else { return Ok(()) };
+        let active = self.active_mut(&group)?;
+        active.store_mut(kind).subscribers.insert(peer.clone(), Subscriber::default());
+        self.send_heads(ctx, &group, kind, peer)?;
+        if let Some(active) = self.groups.get_mut(&group) {
+            active.store_mut(kind).announcement.restart(ctx.now);
+        }
+        self.fetches.hasten(ctx.now, &group, kind);
+        self.want_missing(ctx, &group, kind)?;
+        self.ask_for_blocks(ctx.now);
+        self.finish(ctx)
+    }
+
+    /// Notes that a peer left a topic.
+    pub fn handle_topic_left(&mut self, peer: &PeerId, topic: &str) {
+        let Some((group, kind)) = self.topics.get(topic).copied() else { return };
+        if let Some(active) = self.groups.get_mut(&group) {
+            active.store_mut(kind).subscribers.remove(peer);
+        }
+    }
+
+    /// Notes that the frame of a [`Action::SendHeads`] was written whole to its peer.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn handle_heads_sent(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId, id: u64) -> Result<(), ReadError> {
+        let Some((group, kind)) = self.heads_sent.remove(&id) else { return Ok(()) };
+        if kind == StoreKind::Messages {
+            self.note_heads_handed_over(ctx, &group, peer)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that the frame of a [`Action::SendHeads`] could not be written. It is sent again in time.
+    pub fn handle_heads_unsent(&mut self, id: u64) {
+        self.heads_sent.remove(&id);
+    }
+
+    /// Takes a block that was fetched.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn handle_block(&mut self, ctx: &mut Ctx<'_, '_>, entry: &EntryId, block: &[u8]) -> Result<(), ReadError> {
+        let Some(fetch) = self.fetches.arrived(entry) else { return Ok(()) };
+        if EntryId::of_block(block) == *entry {
+            self.take_block(ctx, &fetch.group, fetch.kind, block)?;
+        }
+        self.ask_for_blocks(ctx.now);
+        self.finish(ctx)
+    }
+
+    /// Notes that nobody who was asked has the block.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn handle_block_missing(&mut self, ctx: &mut Ctx<'_, '_>, entry: &EntryId) -> Result<(), ReadError> {
+        let Some(fetch) = self.fetches.failed(ctx.now, entry) else { return Ok(()) };
+        if fetch.failures == FETCH_TRIES_BEFORE_HOLE {
+            let active = self.active_mut(&fetch.group)?;
+            active.store_mut(fetch.kind).log.give_up(ctx.tx, *entry)?;
+            self.backlog.insert((fetch.group, fetch.kind));
+        }
+        self.finish(ctx)
+    }
+
+    /// Publishes the heads of every store that an own entry changed since it was last announced.
+    pub(super) fn announce(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        for (group, kind) in std::mem::take(&mut self.unannounced) {
+            let now = ctx.now;
+            let data = self.heads_payload(ctx, &group, kind)?;
+            let store = self.active_mut(&group)?.store_mut(kind);
+            if store.subscribers.is_empty() {
+                continue;
+            }
+            store.announcement.restart(now);
+            let topic = store.address.to_string();
+            self.actions.push_back(Action::Publish { topic, data });
+        }
+        Ok(())
+    }
+
+    /// Gives heads again to those who have not shown that they have them.
+    pub(super) fn repeat_announcements(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        let due: Vec<_> = self
+            .topics
+            .values()
+            .copied()
+            .filter(|(group, kind)| {
+                let due = self.groups.get(group).and_then(|active| active.store(*kind).announcement.due);
+                due.is_some_and(|due| due <= ctx.now)
+            })
+            .collect();
+        for (group, kind) in due {
+            let store = self.active_mut(&group)?.store_mut(kind);
+            let waiting: Vec<_> = store
+                .subscribers
+                .iter()
+                .filter(|(_, subscriber)| !subscriber.confirmed && subscriber.told < REPEATS_MAX)
+                .map(|(peer, _)| peer.clone())
+                .collect();
+            if waiting.is_empty() {
+                store.announcement.due = None;
+                continue;
+            }
+            store.announcement.step(ctx.now);
+            for peer in waiting {
+                self.send_heads(ctx, &group, kind, &peer)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for what the log of a store names but does not hold, as far as it is not asked for already.
+    pub(super) fn want_missing(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+    ) -> Result<(), ReadError> {
+        let active = self.active(group)?;
+        let missing = active.store(kind).log.missing(ctx.tx, FETCHES_MAX)?;
+        self.fetches.want(ctx.now, group, kind, missing);
+        Ok(())
+    }
+
+    /// Asks the shell for blocks that are due, as many as may be in flight.
+    pub(super) fn ask_for_blocks(&mut self, now: Time) {
+        while let Some((entry, fetch)) = self.fetches.next(now) {
+            let store = self.groups.get(&fetch.group).map(|active| active.store(fetch.kind));
+            let peers: Vec<_> = store.into_iter().flat_map(|store| store.subscribers.keys().cloned()).collect();
+            if peers.is_empty() {
+                self.fetches.park(now, entry);
+                continue;
+            }
+            self.actions.push_back(Action::Fetch { entry, peers });
+        }
+    }
+
+    fn open_heads(
+        &self,
+        now: Time,
+        stores: &[(GroupId, StoreKind)],
+        data: &[u8],
+    ) -> Option<(GroupId, StoreKind, HeadsPayload)> {
+        let candidates = stores.iter().filter_map(|(group, kind)| {
+            let active = self.groups.get(group)?;
+            Some((active.store(*kind).address.to_string(), active.group.link_key(), (*group, *kind)))
+        });
+        let sealed = heads::parse(data).ok()?;
+        for (address, link_key, (group, kind)) in candidates {
+            let mut tokens = rotation::accepted_heads_tokens(&address, &link_key, now, self.profile.rotation());
+            if tokens.any(|token| token == sealed.token) {
+                return sealed.open(&address, &link_key).ok().map(|payload| (group, kind, payload));
+            }
+        }
+        None
+    }
+
+    fn take_heads(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        peer: &PeerId,
+        payload: &HeadsPayload,
+        direct: bool,
+    ) -> Result<(), ReadError> {
+        self.note_speaker(group, peer, payload);
+        let Ok(entries) = exchange::heads_from_json(&payload.heads) else {
+            tracing::debug!("a heads list is malformed");
+            return Ok(());
+        };
+        let entries: Vec<Entry> = entries.into_iter().flatten().take(HEADS_PER_PAYLOAD_MAX).collect();
+        for entry in &entries {
+            if !self.active(group)?.store(kind).log.contains(ctx.tx, &entry.id())? {
+                self.take_block(ctx, group, kind, entry.block())?;
+            }
+        }
+        self.ask_for_blocks(ctx.now);
+        self.join_backlog(ctx)?;
+        let shown: Vec<EntryId> = entries.iter().map(Entry::id).collect();
+        if kind == StoreKind::Messages {
+            self.note_shown(ctx, group, peer, &shown)?;
+        }
+        self.answer_heads(ctx, group, kind, peer, &shown, direct)
+    }
+
+    /// Notes whether `peer` has all that we have; if not, or if it still waits to hear that we have what it
+    /// has, gives it our heads.
+    fn answer_heads(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        peer: &PeerId,
+        shown: &[EntryId],
+        direct: bool,
+    ) -> Result<(), ReadError> {
+        let log = &self.active(group)?.store(kind).log;
+        let own = log.heads(ctx.tx)?;
+        let covered = own.iter().all(|head| shown.contains(head));
+        let caught_up = shown.iter().try_fold(true, |all, id| Ok::<_, ReadError>(all && log.contains(ctx.tx, id)?))?;
+        let store = self.active_mut(group)?.store_mut(kind);
+        let Some(subscriber) = store.subscribers.get_mut(peer) else { return Ok(()) };
+        let confirmed_before = std::mem::replace(&mut subscriber.confirmed, covered);
+        let told = subscriber.told;
+        let worth_an_answer = if covered { direct && (confirmed_before || told == 0) } else { caught_up };
+        if worth_an_answer && told < REPEATS_MAX {
+            self.send_heads(ctx, group, kind, peer)?;
+        }
+        Ok(())
+    }
+
+    fn take_block(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        block: &[u8],
+    ) -> Result<(), ReadError> {
+        let store = self.active_mut(group)?.store_mut(kind);
+        match store.log.ingest(ctx.tx, block)? {
+            Ingest::Known => {}
+            Ingest::Refused(reason) => tracing::debug!(%reason, "an entry is refused"),
+            Ingest::Stored { missing } => {
+                for subscriber in store.subscribers.values_mut() {
+                    subscriber.told = 0;
+                }
+                self.backlog.insert((*group, kind));
+                self.fetches.want(ctx.now, group, kind, missing);
+            }
+        }
+        Ok(())
+    }
+
+    fn send_heads(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        peer: &PeerId,
+    ) -> Result<(), ReadError> {
+        let data = self.heads_payload(ctx, group, kind)?;
+        let id = self.fresh_id();
+        let store = self.active_mut(group)?.store_mut(kind);
+        if let Some(subscriber) = store.subscribers.get_mut(peer) {
+            subscriber.told = subscriber.told.saturating_add(1);
+        }
+        self.heads_sent.insert(id, (*group, kind));
+        self.actions.push_back(Action::SendHeads { id, peer: peer.clone(), data });
+        Ok(())
+    }
+
+    fn heads_payload(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+    ) -> Result<Vec<u8>, ReadError> {
+        let active = self.active(group)?;
+        let store = active.store(kind);
+        let mut entries = Vec::new();
+        for head in store.log.heads(ctx.tx)? {
+            entries.extend(store.log.entry(ctx.tx, &head)?);
+        }
+        let address = store.address.to_string();
+        let link_key = active.group.link_key();
+        let payload = HeadsPayload {
+            heads: exchange::heads_to_json(&entries),
+            device: Some(active.own_device()),
+            host: Some(self.host.clone()),
+        };
+        let token = rotation::heads_token(&address, &link_key, ctx.now, self.profile.rotation());
+        Ok(payload.seal(&address, &link_key, &token, ctx.rng))
+    }
+}
