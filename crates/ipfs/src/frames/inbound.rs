@@ -33,7 +33,10 @@ impl Lane {
 
 impl Default for Lane {
     fn default() -> Self {
-        Self { streams: Arc::new(Semaphore::new(INBOUND_STREAMS_MAX)), bytes: Semaphore::new(INBOUND_BYTES_MAX) }
+        Self {
+            streams: Arc::new(Semaphore::new(INBOUND_STREAMS_MAX)),
+            bytes: Semaphore::new(INBOUND_BYTES_MAX),
+        }
     }
 }
 

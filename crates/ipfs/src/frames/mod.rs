@@ -15,8 +15,10 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
+pub use inbound::{INBOUND_BYTES_MAX, INBOUND_STREAMS_MAX};
 pub(crate) use inbound::{Lane, Lanes, receive_one};
-pub(crate) use outbound::{Outbound, SendFrameError};
+pub(crate) use outbound::Outbound;
+pub use outbound::{SEND_QUEUE_BYTES_MAX, SEND_QUEUE_FRAMES_MAX, SendFrameError};
 
 /// Time a peer has from opening a stream to the first byte of its frame.
 pub const FRAME_FIRST_BYTE_MAX: Duration = Duration::from_secs(10);
@@ -191,6 +193,3 @@ async fn read_body(stream: &mut (impl AsyncRead + Unpin), length: usize) -> Resu
     }
     Ok(body.freeze())
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,0 +1,125 @@
+//! Gossipsub, set as libp2p for Go has it, so that both keep one mesh.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use libp2p::{
+    gossipsub::{
+        self, AllowAllSubscriptionFilter, ConfigBuilder, IdentTopic, IdentityTransform,
+        MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId, PublishError, ValidationMode,
+    },
+    identity::Keypair,
+};
+
+/// Longest message, in bytes with its envelope.
+pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Topics one peer may subscribe to. Two per group, and a replication server is in thousands of groups.
+pub const TOPICS_PER_PEER_MAX: usize = 16 * 1024;
+
+/// The behaviour, with a bound on what peers may subscribe to.
+pub(crate) type Behaviour =
+    gossipsub::Behaviour<IdentityTransform, MaxCountSubscriptionFilter<AllowAllSubscriptionFilter>>;
+
+/// Why a message could not be published.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishMessageError {
+    /// The message and its envelope are longer than [`MESSAGE_BYTES_MAX`].
+    #[error("the message is too long")]
+    TooLong,
+    /// Every peer on the topic is slower than what is being published. Publish less, or later.
+    #[error("all peers on the topic are behind")]
+    Congested,
+    /// The message could not be signed, which is a fault of ours.
+    #[error("the message could not be prepared")]
+    Unprepared(#[source] PublishError),
+    /// The host has been shut down.
+    #[error(transparent)]
+    Stopped(#[from] crate::Stopped),
+}
+
+/// Builds the behaviour. Fails only if the constants below contradict each other.
+pub(crate) fn behaviour(identity: &Keypair) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
+    let config = ConfigBuilder::default()
+        .mesh_n(6)
+        .mesh_n_low(5)
+        .mesh_n_high(12)
+        .retain_scores(4)
+        .mesh_outbound_min(2)
+        .gossip_lazy(6)
+        .gossip_factor(0.25)
+        .heartbeat_initial_delay(Duration::from_millis(100))
+        .heartbeat_interval(Duration::from_secs(1))
+        .history_length(5)
+        .history_gossip(3)
+        .fanout_ttl(Duration::from_secs(60))
+        .prune_backoff(Duration::from_secs(60))
+        .unsubscribe_backoff(Duration::from_secs(10))
+        .flood_publish(true)
+        .duplicate_cache_time(Duration::from_secs(120))
+        .max_transmit_size(MESSAGE_BYTES_MAX)
+        // Peers that somebody recommends on leaving the mesh are not dialled: a relay may not choose our mesh.
+        .prune_peers(0)
+        .validation_mode(ValidationMode::Strict)
+        .message_id_fn(message_id)
+        .support_floodsub()
+        .build()?;
+    let topics = MaxCountSubscriptionFilter {
+        filter: AllowAllSubscriptionFilter {},
+        max_subscribed_topics: TOPICS_PER_PEER_MAX,
+        // A peer names all its topics in its first message.
+        max_subscriptions_per_request: TOPICS_PER_PEER_MAX,
+    };
+    let signing = MessageAuthenticity::Signed(identity.clone());
+    Ok(Behaviour::new_with_subscription_filter(signing, config, topics)?)
+}
+
+/// Names a message as libp2p for Go does: bytes of the author, then the sequence number in 8 bytes, big endian. Both
+/// sides must agree, since gossip about messages carries only these names.
+fn message_id(message: &Message) -> MessageId {
+    let author = message.source.map(|author| author.to_bytes()).unwrap_or_default();
+    let sequence = message.sequence_number.unwrap_or_default().to_be_bytes();
+    MessageId::new(&[author.as_slice(), &sequence].concat())
+}
+
+/// Publishes `data`. That nobody is there to hear it is not an error; the next greeting between peers covers it.
+pub(crate) fn publish(gossip: &mut Behaviour, topic: String, data: Bytes) -> Result<(), PublishMessageError> {
+    match gossip.publish(IdentTopic::new(topic), Vec::from(data)) {
+        Ok(_) | Err(PublishError::NoPeersSubscribedToTopic) => Ok(()),
+        // Only the same sequence number twice could cause this, and then the message is out already.
+        Err(PublishError::Duplicate) => Ok(()),
+        Err(PublishError::MessageTooLarge) => Err(PublishMessageError::TooLong),
+        Err(PublishError::AllQueuesFull(_)) => Err(PublishMessageError::Congested),
+        Err(error @ (PublishError::SigningError(_) | PublishError::TransformFailed(_))) => {
+            Err(PublishMessageError::Unprepared(error))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use libp2p::{PeerId, gossipsub::TopicHash};
+
+    use super::*;
+
+    #[test]
+    fn a_message_is_named_by_author_and_sequence_number() {
+        let author = PeerId::random();
+        let message = Message {
+            source: Some(author),
+            data: b"not part of the name".to_vec(),
+            sequence_number: Some(0x0102_0304_0506_0708),
+            topic: TopicHash::from_raw("topic"),
+        };
+
+        let id = message_id(&message);
+
+        assert_eq!(id.0, [author.to_bytes(), vec![1, 2, 3, 4, 5, 6, 7, 8]].concat());
+    }
+
+    #[test]
+    fn the_constants_agree_with_each_other() {
+        assert!(behaviour(&Keypair::generate_ed25519()).is_ok());
+    }
+}

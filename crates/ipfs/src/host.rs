@@ -1,0 +1,417 @@
+//! The loop that owns the swarm: commands in, events out.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use libp2p::{
+    Multiaddr, PeerId, Stream, StreamProtocol, Swarm, TransportError,
+    gossipsub::{self, IdentTopic},
+    identify, mdns, ping,
+    swarm::{self, ConnectionId, SwarmEvent, dial_opts::DialOpts},
+};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::timeout,
+};
+
+use crate::{
+    behaviour::{Behaviour, BehaviourEvent},
+    bitswap::{Bitswap, Version},
+    config::Carrier,
+    dial::DialError,
+    event::{Event, Outbox},
+    exchange::Exchange,
+    frames::{Lanes, Outbound, receive_one},
+    gossip::{self, PublishMessageError},
+    peers::{ConnectionInfo, PeerList},
+    streams::{Inbound, OpenReply, OpenStreamError},
+};
+
+/// Commands that may wait for the host loop. It never waits for the consumer of events before it takes the next one.
+pub(crate) const COMMANDS_WAITING_MAX: usize = 256;
+
+/// Events of the swarm that are kept while the consumer is busy. Beyond that the swarm is not polled.
+const PENDING_EVENTS_MAX: usize = 64;
+
+/// Pings in a row without an answer before a connection counts as dead and is closed.
+const PINGS_MISSED_MAX: u32 = 2;
+
+/// Time that peers get to hear that we leave.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
+
+/// What a handle asks of the loop. A reply that nobody waits for is dropped.
+pub(crate) enum Command {
+    Dial { options: DialOpts, reply: oneshot::Sender<Result<PeerId, DialError>> },
+    Listen { address: Multiaddr, reply: oneshot::Sender<Result<(), TransportError<std::io::Error>>> },
+    Disconnect { peer: PeerId },
+    Subscribe { topic: String },
+    Unsubscribe { topic: String },
+    Publish { topic: String, data: Bytes, reply: oneshot::Sender<Result<(), PublishMessageError>> },
+    Open { peer: PeerId, protocols: Vec<StreamProtocol>, reply: OpenReply },
+    AcceptExchanges { name: &'static str, protocol: StreamProtocol, on: bool },
+    Shutdown { done: oneshot::Sender<()> },
+}
+
+/// Opens streams on behalf of tasks, which do not keep the host alive.
+#[derive(Clone)]
+pub(crate) struct Opener(mpsc::WeakSender<Command>);
+
+impl Opener {
+    pub(crate) fn new(commands: &mpsc::Sender<Command>) -> Self {
+        Self(commands.downgrade())
+    }
+
+    /// Opens a stream for the first of `protocols` that the peer speaks.
+    pub(crate) async fn open(
+        &self,
+        peer: PeerId,
+        protocols: Vec<StreamProtocol>,
+    ) -> Result<(Stream, StreamProtocol), OpenStreamError> {
+        let commands = self.0.upgrade().ok_or(crate::Stopped)?;
+        let (reply, outcome) = oneshot::channel();
+        commands.send(Command::Open { peer, protocols, reply }).await.map_err(|_| crate::Stopped)?;
+        drop(commands);
+        // A dropped reply means that the connection ended before the peer answered.
+        outcome.await.map_err(|_| OpenStreamError::Broken(None))?
+    }
+}
+
+/// What becomes of the streams that peers open.
+#[derive(Clone)]
+enum Use {
+    Frames(Carrier),
+    Exchange(&'static str),
+    Bitswap(Version),
+}
+
+impl Use {
+    /// The name under which streams of this use are counted.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Frames(carrier) => carrier.name,
+            Self::Exchange(name) => name,
+            Self::Bitswap(version) => version.name(),
+        }
+    }
+}
+
+/// What the loop shares with handles and tasks.
+pub(crate) struct Parts {
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) events: Outbox,
+    pub(crate) peers: Arc<PeerList>,
+    pub(crate) listening: Arc<Mutex<Vec<Multiaddr>>>,
+    pub(crate) outbound: Arc<Outbound>,
+    pub(crate) bitswap: Arc<Bitswap>,
+}
+
+/// The state of the loop.
+pub(crate) struct Host {
+    swarm: Swarm<Behaviour>,
+    parts: Parts,
+    uses: HashMap<StreamProtocol, Use>,
+    lanes: Lanes,
+    dials: HashMap<ConnectionId, oneshot::Sender<Result<PeerId, DialError>>>,
+    pings_missed: BTreeMap<ConnectionId, u32>,
+    /// Waiting for room in the event queue, oldest first.
+    pending: VecDeque<Event>,
+    /// The event that is being handed over.
+    leaving: Option<Event>,
+    /// Reads what peers send. A panic in one of them ends that task alone.
+    readers: JoinSet<()>,
+}
+
+impl Host {
+    /// Takes a swarm that listens already, and starts accepting streams.
+    pub(crate) fn new<'a>(
+        mut swarm: Swarm<Behaviour>,
+        carriers: impl Iterator<Item = &'a Carrier>,
+        parts: Parts,
+    ) -> Self {
+        let frames = carriers.map(|carrier| (carrier.protocol.clone(), Use::Frames(carrier.clone())));
+        let bitswap = Version::NEWEST_FIRST.map(|version| (version.protocol(), Use::Bitswap(version)));
+        let uses: HashMap<_, _> = frames.chain(bitswap).collect();
+        for protocol in uses.keys() {
+            swarm.behaviour_mut().streams.accept(protocol.clone(), true);
+        }
+        Self {
+            swarm,
+            parts,
+            uses,
+            lanes: Lanes::default(),
+            dials: HashMap::new(),
+            pings_missed: BTreeMap::new(),
+            pending: VecDeque::new(),
+            leaving: None,
+            readers: JoinSet::new(),
+        }
+    }
+
+    /// Runs until the last handle is dropped or one asks for the end.
+    pub(crate) async fn run(mut self) {
+        let sweeping = tokio::spawn(self.parts.bitswap.clone().sweep());
+        let done = self.serve().await;
+        sweeping.abort();
+        self.farewell().await;
+        if let Some(done) = done {
+            // The caller may have stopped waiting.
+            let _ = done.send(());
+        }
+    }
+
+    async fn serve(&mut self) -> Option<oneshot::Sender<()>> {
+        loop {
+            if self.leaving.is_none() {
+                self.leaving = self.pending.pop_front();
+            }
+            // Commands come first and always, so that a consumer that waits for a command never waits for itself.
+            tokio::select! {
+                biased;
+                command = self.parts.commands.recv() => match command {
+                    None => return None,
+                    Some(Command::Shutdown { done }) => return Some(done),
+                    Some(command) => self.obey(command),
+                },
+                () = self.parts.events.send_from(&mut self.leaving), if self.leaving.is_some() => {}
+                Some(ended) = self.readers.join_next() => {
+                    if let Err(error) = ended && error.is_panic() {
+                        tracing::error!(%error, "a task that reads from a peer has panicked");
+                    }
+                }
+                event = self.swarm.select_next_some(), if self.pending.len() < PENDING_EVENTS_MAX => {
+                    self.on_swarm_event(event);
+                }
+            }
+        }
+    }
+
+    /// Closes the connections and gives peers a moment to hear of it.
+    async fn farewell(&mut self) {
+        self.readers.abort_all();
+        let connected: Vec<_> = self.swarm.connected_peers().copied().collect();
+        for peer in connected {
+            self.parts.bitswap.disconnected(peer);
+            self.parts.outbound.forget(peer);
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+        let emptied = async {
+            while self.swarm.connected_peers().next().is_some() {
+                self.swarm.select_next_some().await;
+            }
+        };
+        // A peer that takes longer finds out by itself.
+        let _ = timeout(FAREWELL_MAX, emptied).await;
+    }
+
+    fn obey(&mut self, command: Command) {
+        // A reply fails to be sent when its caller has stopped waiting; nothing depends on it.
+        match command {
+            Command::Dial { options, reply } => self.dial(options, reply),
+            Command::Listen { address, reply } => {
+                let _ = reply.send(self.swarm.listen_on(address).map(|_| ()));
+            }
+            Command::Disconnect { peer } => {
+                // The error says that the peer is not connected, which is what was asked for.
+                let _ = self.swarm.disconnect_peer_id(peer);
+            }
+            Command::Subscribe { topic } => {
+                let subscribed = self.swarm.behaviour_mut().gossip.subscribe(&IdentTopic::new(topic));
+                if let Err(error) = subscribed {
+                    tracing::warn!(%error, "could not tell all peers of a subscription");
+                }
+            }
+            Command::Unsubscribe { topic } => {
+                self.swarm.behaviour_mut().gossip.unsubscribe(&IdentTopic::new(topic));
+            }
+            Command::Publish { topic, data, reply } => {
+                let _ = reply.send(gossip::publish(&mut self.swarm.behaviour_mut().gossip, topic, data));
+            }
+            Command::Open { peer, protocols, reply } => {
+                self.swarm.behaviour_mut().streams.open(peer, protocols, reply);
+            }
+            Command::AcceptExchanges { name, protocol, on } => {
+                if on {
+                    self.uses.insert(protocol.clone(), Use::Exchange(name));
+                } else {
+                    self.uses.remove(&protocol);
+                }
+                self.swarm.behaviour_mut().streams.accept(protocol, on);
+            }
+            // Taken by the loop.
+            Command::Shutdown { .. } => {}
+        }
+    }
+
+    fn dial(&mut self, options: DialOpts, reply: oneshot::Sender<Result<PeerId, DialError>>) {
+        let connection = options.connection_id();
+        let peer = options.get_peer_id();
+        match self.swarm.dial(options) {
+            Ok(()) => {
+                self.dials.insert(connection, reply);
+            }
+            Err(swarm::DialError::DialPeerConditionFalse(_)) => {
+                // The condition is that there is no connection yet.
+                let _ = reply.send(peer.ok_or(DialError::Aborted));
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error.into()));
+            }
+        }
+    }
+
+    fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
+            SwarmEvent::ConnectionEstablished { peer_id: peer, connection_id, endpoint, .. } => {
+                if let Some(reply) = self.dials.remove(&connection_id) {
+                    let _ = reply.send(Ok(peer));
+                }
+                let address = endpoint.get_remote_address().clone();
+                let inbound = endpoint.is_listener();
+                let info = ConnectionInfo { address: address.clone(), inbound };
+                if self.parts.peers.connected(peer, connection_id, info) {
+                    self.parts.bitswap.connected(peer);
+                    self.pending.push_back(Event::PeerConnected { peer, address, inbound });
+                }
+            }
+            SwarmEvent::ConnectionClosed { peer_id: peer, connection_id, .. } => {
+                self.pings_missed.remove(&connection_id);
+                if self.parts.peers.disconnected(peer, connection_id) {
+                    self.parts.outbound.forget(peer);
+                    self.parts.bitswap.disconnected(peer);
+                    self.lanes.forget(peer);
+                    self.pending.push_back(Event::PeerDisconnected { peer });
+                }
+            }
+            SwarmEvent::OutgoingConnectionError { connection_id, error, .. } => {
+                if let Some(reply) = self.dials.remove(&connection_id) {
+                    let _ = reply.send(Err(error.into()));
+                }
+            }
+            SwarmEvent::NewListenAddr { address, .. } => {
+                self.listening().push(address.clone());
+                self.pending.push_back(Event::Listening { address });
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.listens_no_more(address),
+            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
+                if let Err(error) = reason {
+                    tracing::warn!(%error, "a listener has failed");
+                }
+                for address in addresses {
+                    self.listens_no_more(address);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn on_behaviour_event(&mut self, event: BehaviourEvent) {
+        match event {
+            BehaviourEvent::Streams(inbound) => self.on_inbound_stream(inbound),
+            BehaviourEvent::Gossip(event) => self.on_gossip(event),
+            BehaviourEvent::Ping(ping::Event { peer, connection, result }) => {
+                self.on_ping(peer, connection, result)
+            }
+            BehaviourEvent::Identify(identify::Event::Received { peer_id: peer, info, .. }) => {
+                let protocols: Vec<_> = info.protocols.iter().map(ToString::to_string).collect();
+                self.parts.peers.identified(peer, info.agent_version, protocols.clone());
+                let listen_addresses = info.listen_addrs;
+                self.pending.push_back(Event::PeerIdentified { peer, protocols, listen_addresses });
+            }
+            BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => {
+                self.pending
+                    .extend(found.into_iter().map(|(peer, address)| Event::LanPeer { peer, address }));
+            }
+            BehaviourEvent::Mdns(mdns::Event::Expired(gone)) => {
+                self.pending
+                    .extend(gone.into_iter().map(|(peer, address)| Event::LanPeerGone { peer, address }));
+            }
+            BehaviourEvent::Identify(_) | BehaviourEvent::RelayClient(_) => {}
+            BehaviourEvent::Limits(never) => match never {},
+        }
+    }
+
+    fn on_gossip(&mut self, event: gossipsub::Event) {
+        self.pending.push_back(match event {
+            gossipsub::Event::Message { propagation_source: from, message, .. } => {
+                // Strict validation lets no message without an author pass.
+                let Some(author) = message.source else { return };
+                Event::Message { topic: message.topic.into_string(), from, author, data: message.data.into() }
+            }
+            gossipsub::Event::Subscribed { peer_id: peer, topic } => {
+                Event::TopicJoined { peer, topic: topic.into_string() }
+            }
+            gossipsub::Event::Unsubscribed { peer_id: peer, topic } => {
+                Event::TopicLeft { peer, topic: topic.into_string() }
+            }
+            gossipsub::Event::GossipsubNotSupported { .. } | gossipsub::Event::SlowPeer { .. } => return,
+        });
+    }
+
+    fn on_ping(&mut self, peer: PeerId, connection: ConnectionId, result: Result<Duration, ping::Failure>) {
+        match result {
+            Ok(latency) => {
+                self.pings_missed.remove(&connection);
+                self.parts.peers.pinged(peer, latency);
+            }
+            // The peer answers, if only to say that it does not know pings.
+            Err(ping::Failure::Unsupported) => {}
+            Err(ping::Failure::Timeout | ping::Failure::Other { .. }) => {
+                let missed = self.pings_missed.entry(connection).or_default();
+                *missed += 1;
+                if *missed >= PINGS_MISSED_MAX {
+                    self.swarm.close_connection(connection);
+                }
+            }
+        }
+    }
+
+    fn on_inbound_stream(&mut self, Inbound { peer, protocol, stream }: Inbound) {
+        // A stream may have been under way when its protocol was switched off.
+        let Some(purpose) = self.uses.get(&protocol) else { return };
+        let lane = self.lanes.lane(peer, purpose.name());
+        let Some(place) = lane.enter() else {
+            tracing::debug!(%peer, %protocol, "the peer has too many streams open");
+            return;
+        };
+        let events = self.parts.events.clone();
+        match purpose {
+            Use::Frames(carrier) => {
+                let reading = receive_one(carrier.name, carrier.frame_bytes_max, peer, stream, lane, events);
+                self.readers.spawn(async move {
+                    reading.await;
+                    drop(place);
+                });
+            }
+            Use::Bitswap(version) => {
+                let reading = self.parts.bitswap.clone().receive(peer, *version, stream, lane);
+                self.readers.spawn(async move {
+                    reading.await;
+                    drop(place);
+                });
+            }
+            Use::Exchange(name) => {
+                let exchange = Exchange::new(peer, stream, Some(place));
+                self.pending.push_back(Event::ExchangeOpened { protocol: name, peer, exchange });
+            }
+        }
+    }
+
+    fn listening(&self) -> MutexGuard<'_, Vec<Multiaddr>> {
+        self.parts.listening.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listens_no_more(&mut self, address: Multiaddr) {
+        let known = self.listening().len();
+        self.listening().retain(|other| *other != address);
+        if self.listening().len() < known {
+            self.pending.push_back(Event::ListenerClosed { address });
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The handle by which a program uses a host.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use cid::Cid;
+use libp2p::{
+    Multiaddr, PeerId, Swarm, TransportError,
+    identity::Keypair,
+    multiaddr::Protocol,
+    noise,
+    swarm::{
+        self,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+use crate::{
+    bare_name::{BareNames, ProtocolNameError, inner_name},
+    behaviour::Behaviour,
+    bitswap::{Bitswap, WantError},
+    config::{Carrier, Config, carriers},
+    dial::DialError,
+    event::{Events, Outbox},
+    exchange::Exchange,
+    frames::{Outbound, SendFrameError},
+    gossip::PublishMessageError,
+    host::{COMMANDS_WAITING_MAX, Command, Host, Opener, Parts},
+    peers::{PeerInfo, PeerList},
+    streams::OpenStreamError,
+    transport::transport,
+};
+
+/// The host has been shut down; nothing more can be asked of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the host has been shut down")]
+pub struct Stopped;
+
+/// Why a host could not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The identity is not a usable Ed25519 secret.
+    #[error("the identity is unusable")]
+    Identity(#[source] libp2p::identity::DecodingError),
+    /// A frame protocol has an impossible name.
+    #[error(transparent)]
+    ProtocolName(#[from] ProtocolNameError),
+    /// The cryptographic handshake could not be set up.
+    #[error("the handshake could not be set up")]
+    Handshake(#[from] noise::Error),
+    /// Something that the host consists of refused to start: with local discovery on, most likely multicast.
+    #[error("a part of the host could not start")]
+    Part(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An address cannot be listened on. It may be in use, or of a kind that this host does not know.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address that was refused.
+        address: Multiaddr,
+        /// Why.
+        source: TransportError<io::Error>,
+    },
+}
+
+/// Why a further address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// It may be in use, or of a kind that this host does not know.
+    #[error("cannot listen there")]
+    Address(#[from] TransportError<io::Error>),
+    /// The host has been shut down.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why exchanges cannot be accepted or refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AcceptError {
+    /// The protocol has an impossible name.
+    #[error(transparent)]
+    Name(#[from] ProtocolNameError),
+    /// The host has been shut down.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+/// Why an exchange could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenExchangeError {
+    /// The protocol has an impossible name.
+    #[error(transparent)]
+    Name(#[from] ProtocolNameError),
+    /// No stream could be opened.
+    #[error(transparent)]
+    Open(#[from] OpenStreamError),
+}
+
+/// A running host. Clones are cheap and speak for the same host, which stops when the last of them is dropped.
+///
+/// The asynchronous methods wait for the host's own loop only, so they may be called while handling an event. The exceptions
+/// wait for peers, whose answer may come behind events that nobody reads meanwhile: [`dial`](Self::dial), [`dial_peer`](Self::dial_peer)
+/// and [`open_exchange`](Self::open_exchange) belong in a task of their own.
+#[derive(Clone)]
+pub struct Ipfs {
+    commands: mpsc::Sender<Command>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    peer_id: PeerId,
+    carriers: BTreeMap<&'static str, Carrier>,
+    peers: Arc<PeerList>,
+    listening: Arc<Mutex<Vec<Multiaddr>>>,
+    outbound: Arc<Outbound>,
+    bitswap: Arc<Bitswap>,
+}
+
+impl Ipfs {
+    /// Starts a host on the current Tokio runtime. Each address that it listens on is reported as
+    /// [`Event::Listening`](crate::Event::Listening), one per network interface.
+    pub async fn start(config: Config) -> Result<(Self, Events), StartError> {
+        let carriers = carriers(&config.frame_protocols)?;
+        let mut secret = config.identity;
+        let identity = Keypair::ed25519_from_bytes(&mut secret[..]).map_err(StartError::Identity)?;
+        let peer_id = identity.public().to_peer_id();
+
+        let (transport, relay_client) = transport(&identity, &BareNames::among(carriers.keys().copied()))?;
+        let behaviour = Behaviour::new(&identity, &config.agent, config.lan_discovery, relay_client)
+            .map_err(StartError::Part)?;
+        let keep = swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::MAX);
+        let mut swarm = Swarm::new(transport, behaviour, peer_id, keep);
+        for address in config.listen {
+            swarm.listen_on(address.clone()).map_err(|source| StartError::Listen { address, source })?;
+        }
+
+        let (commands, waiting) = mpsc::channel(COMMANDS_WAITING_MAX);
+        let (outbox, events) = Outbox::new();
+        let opener = Opener::new(&commands);
+        let runtime = Handle::current();
+        let peers = Arc::<PeerList>::default();
+        let listening = Arc::<Mutex<Vec<Multiaddr>>>::default();
+        let outbound =
+            Arc::new(Outbound::new(opener.clone(), outbox.clone(), peers.clone(), runtime.clone()));
+        let bitswap = Arc::new(Bitswap::new(config.blocks, opener, outbox.clone(), runtime));
+        let parts = Parts {
+            commands: waiting,
+            events: outbox,
+            peers: peers.clone(),
+            listening: listening.clone(),
+            outbound: outbound.clone(),
+            bitswap: bitswap.clone(),
+        };
+        tokio::spawn(Host::new(swarm, carriers.values(), parts).run());
+        let inner = Inner { peer_id, carriers, peers, listening, outbound, bitswap };
+        Ok((Self { commands, inner: Arc::new(inner) }, events))
+    }
+
+    /// Dials an address. If it ends with a peer id, only that peer is accepted, and if that peer is connected already,
+    /// nothing is dialled. Returns who is there.
+    pub async fn dial(&self, address: Multiaddr) -> Result<PeerId, DialError> {
+        match address.iter().last() {
+            Some(Protocol::P2p(peer)) => self.dial_peer(peer, vec![address]).await,
+            _ => self.dial_with(DialOpts::from(address)).await,
+        }
+    }
+
+    /// Dials a peer at any of several addresses, some at the same time. Does nothing if it is connected already.
+    pub async fn dial_peer(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<PeerId, DialError> {
+        let options =
+            DialOpts::peer_id(peer).condition(PeerCondition::Disconnected).addresses(addresses).build();
+        self.dial_with(options).await
+    }
+
+    /// Closes every connection with a peer.
+    pub async fn disconnect(&self, peer: PeerId) -> Result<(), Stopped> {
+        self.ask(Command::Disconnect { peer }).await
+    }
+
+    /// Listens on a further address, for example on a circuit through a relay.
+    pub async fn listen(&self, address: Multiaddr) -> Result<(), ListenError> {
+        let (reply, outcome) = oneshot::channel();
+        self.ask(Command::Listen { address, reply }).await?;
+        Ok(outcome.await.map_err(|_| Stopped)??)
+    }
+
+    /// Subscribes to a topic. All connected peers are told.
+    pub async fn subscribe(&self, topic: impl Into<String>) -> Result<(), Stopped> {
+        self.ask(Command::Subscribe { topic: topic.into() }).await
+    }
+
+    /// Ends a subscription.
+    pub async fn unsubscribe(&self, topic: impl Into<String>) -> Result<(), Stopped> {
+        self.ask(Command::Unsubscribe { topic: topic.into() }).await
+    }
+
+    /// Publishes a message, signed by this host, on a topic that need not be subscribed to. It is not an error if no peer
+    /// is on the topic; peers that join later do not get the message.
+    pub async fn publish(&self, topic: impl Into<String>, data: Bytes) -> Result<(), PublishMessageError> {
+        let (reply, outcome) = oneshot::channel();
+        self.ask(Command::Publish { topic: topic.into(), data, reply }).await?;
+        outcome.await.map_err(|_| Stopped)?
+    }
+
+    /// Queues a frame for a connected peer and returns at once. Frames to one peer on one protocol leave in order; one that
+    /// does not arrive is reported as [`Event::FrameNotSent`](crate::Event::FrameNotSent).
+    pub fn send_frame(
+        &self,
+        protocol: &'static str,
+        peer: PeerId,
+        frame: Bytes,
+    ) -> Result<(), SendFrameError> {
+        let carrier = self.inner.carriers.get(protocol).ok_or(SendFrameError::UnknownProtocol(protocol))?;
+        self.inner.outbound.send(carrier, peer, frame)
+    }
+
+    /// Opens an exchange with a connected peer.
+    pub async fn open_exchange(
+        &self,
+        protocol: &'static str,
+        peer: PeerId,
+    ) -> Result<Exchange, OpenExchangeError> {
+        let protocols = vec![inner_name(protocol)?];
+        let (stream, _) = Opener::new(&self.commands).open(peer, protocols).await?;
+        Ok(Exchange::new(peer, stream, None))
+    }
+
+    /// Starts or stops accepting exchanges on a protocol, and tells connected peers by identify push. Exchanges arrive as
+    /// [`Event::ExchangeOpened`](crate::Event::ExchangeOpened); open ones go on.
+    ///
+    /// The name must begin with a slash: names without one are for [`Config::frame_protocols`] only.
+    pub async fn accept_exchanges(&self, protocol: &'static str, on: bool) -> Result<(), AcceptError> {
+        let inner = inner_name(protocol)?;
+        Ok(self.ask(Command::AcceptExchanges { name: protocol, protocol: inner, on }).await?)
+    }
+
+    /// Wants a block from the first of `peers` that is connected and has it. The outcome is
+    /// [`Event::Block`](crate::Event::Block) or [`Event::BlockMissing`](crate::Event::BlockMissing).
+    ///
+    /// One peer is asked at a time, so that a block is not sent twice. The next is asked when one does not have the block, is
+    /// gone, or falls silent. Wanting a block that is wanted already adds to the peers that can be asked.
+    pub fn want(&self, cid: Cid, peers: Vec<PeerId>) -> Result<(), WantError> {
+        self.inner.bitswap.want(cid, peers)
+    }
+
+    /// Stops wanting a block. An event about it may be on its way already.
+    pub fn cancel(&self, cid: &Cid) {
+        self.inner.bitswap.cancel(cid);
+    }
+
+    /// Tells of blocks that have just become available: peers that asked for them before get them now.
+    pub fn offer(&self, cids: &[Cid]) {
+        self.inner.bitswap.offer(cids);
+    }
+
+    /// Looks again for everything that a peer has asked for in vain; to be called when the peer may see more blocks than before.
+    pub fn look_again(&self, peer: &PeerId) {
+        self.inner.bitswap.look_again(peer);
+    }
+
+    /// Ends the host: closes all connections and waits until that is done.
+    pub async fn shutdown(&self) {
+        let (done, finished) = oneshot::channel();
+        if self.ask(Command::Shutdown { done }).await.is_ok() {
+            // An error means that the host has ended by another way.
+            let _ = finished.await;
+        }
+    }
+
+    /// The peer id of this host.
+    pub fn peer_id(&self) -> PeerId {
+        self.inner.peer_id
+    }
+
+    /// The addresses that the host listens on now, without the peer id.
+    pub fn listen_addresses(&self) -> Vec<Multiaddr> {
+        self.inner.listening.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The peers that are connected now, in the order of their ids.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        self.inner.peers.snapshot()
+    }
+
+    /// Whether a peer is connected now.
+    pub fn is_connected(&self, peer: &PeerId) -> bool {
+        self.inner.peers.is_connected(peer)
+    }
+
+    async fn dial_with(&self, options: DialOpts) -> Result<PeerId, DialError> {
+        let (reply, outcome) = oneshot::channel();
+        self.ask(Command::Dial { options, reply }).await?;
+        outcome.await.map_err(|_| Stopped)?
+    }
+
+    async fn ask(&self, command: Command) -> Result<(), Stopped> {
+        self.commands.send(command).await.map_err(|_| Stopped)
+    }
+}
+
+impl std::fmt::Debug for Ipfs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ipfs").field("peer_id", &self.inner.peer_id).finish_non_exhaustive()
+    }
+}
