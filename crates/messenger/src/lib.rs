@@ -1,1 +1,4 @@
-//! To be written.
+//! Conversations: what a person sees of the Wesh protocol.
+
+pub mod safety;
+pub mod text;
