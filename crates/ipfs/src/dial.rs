@@ -9,11 +9,8 @@ use libp2p::{Multiaddr, PeerId, TransportError, swarm};
 #[non_exhaustive]
 pub enum DialError {
     /// The address leads to ourselves. Forget it.
-    #[error("{address} is our own address")]
-    Ourselves {
-        /// Where we found ourselves.
-        address: Multiaddr,
-    },
+    #[error("that is ourselves")]
+    Ourselves,
     /// Somebody else answers there. Forget the address for the peer that was looked for.
     #[error("{address} belongs to {found}")]
     SomebodyElse {
@@ -46,7 +43,7 @@ fn tried(addresses: &[(Multiaddr, TransportError<io::Error>)]) -> String {
 impl From<swarm::DialError> for DialError {
     fn from(error: swarm::DialError) -> Self {
         match error {
-            swarm::DialError::LocalPeerId { address } => Self::Ourselves { address },
+            swarm::DialError::LocalPeerId { .. } => Self::Ourselves,
             swarm::DialError::WrongPeerId { obtained: found, address } => {
                 Self::SomebodyElse { found, address }
             }

@@ -11,8 +11,11 @@ use libp2p::{
     identity::Keypair,
 };
 
-/// Longest message, in bytes with its envelope.
+/// Longest message, in bytes with its topic and an envelope of up to 256 bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes around a message: author, sequence number, signature and lengths, rounded up.
+const ENVELOPE_BYTES_MAX: usize = 256;
 
 /// Topics one peer may subscribe to. Two per group, and a replication server is in thousands of groups.
 pub const TOPICS_PER_PEER_MAX: usize = 16 * 1024;
@@ -59,6 +62,8 @@ pub(crate) fn behaviour(identity: &Keypair) -> Result<Behaviour, Box<dyn std::er
         .flood_publish(true)
         .duplicate_cache_time(Duration::from_secs(120))
         .max_transmit_size(MESSAGE_BYTES_MAX)
+        // Subscriptions count as control. The default of 16 KiB ignores a peer that has more than a hundred of them.
+        .max_control_message_size(MESSAGE_BYTES_MAX)
         // Peers that somebody recommends on leaving the mesh are not dialled: a relay may not choose our mesh.
         .prune_peers(0)
         .validation_mode(ValidationMode::Strict)
@@ -85,6 +90,9 @@ fn message_id(message: &Message) -> MessageId {
 
 /// Publishes `data`. That nobody is there to hear it is not an error; the next greeting between peers covers it.
 pub(crate) fn publish(gossip: &mut Behaviour, topic: String, data: Bytes) -> Result<(), PublishMessageError> {
+    if topic.len() + data.len() + ENVELOPE_BYTES_MAX > MESSAGE_BYTES_MAX {
+        return Err(PublishMessageError::TooLong);
+    }
     match gossip.publish(IdentTopic::new(topic), Vec::from(data)) {
         Ok(_) | Err(PublishError::NoPeersSubscribedToTopic) => Ok(()),
         // Only the same sequence number twice could cause this, and then the message is out already.

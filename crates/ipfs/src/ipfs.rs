@@ -178,6 +178,10 @@ impl Ipfs {
 
     /// Dials a peer at any of several addresses, some at the same time. Does nothing if it is connected already.
     pub async fn dial_peer(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<PeerId, DialError> {
+        if peer == self.inner.peer_id {
+            // Not left to the handshake: a socket that shares its port with the listener may connect to itself.
+            return Err(DialError::Ourselves);
+        }
         let options =
             DialOpts::peer_id(peer).condition(PeerCondition::Disconnected).addresses(addresses).build();
         self.dial_with(options).await
