@@ -15,9 +15,10 @@ use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor, Va
 const PROTO: &str = "proto";
 
 /// Every file, relative to `proto/`.
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "berty/messenger/v1/messenger.proto",
     "berty/push/v1/push.proto",
+    "dunlin/chat/v1/chat.proto",
     "handshake/handshake.proto",
     "rendezvous/pb/rendezvous.proto",
     "tinder/tinder.proto",

@@ -1,4 +1,5 @@
-//! The protobuf files of the Wesh protocol and of the messenger, and the types made from them.
+//! The protobuf files of the Wesh protocol, of the messenger and of Dunlin's own services, and the types
+//! made from them.
 //!
 //! The files lie in `proto/`, named after their packages, and are the words of this project; names and
 //! numbers are those of the existing network. Modules follow the packages; the ones that are used most
@@ -23,12 +24,22 @@
 #![allow(missing_docs, unused_qualifications)]
 
 pub use berty::messenger::v1 as messenger;
+pub use dunlin::chat::v1 as chat;
 pub use weshnet::errcode;
 pub use weshnet::protocol::v1 as protocol;
 pub use weshnet::replication::v1 as replication;
 
 /// All files as a serialized `FileDescriptorSet`, for reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+
+/// Dunlin's own services.
+pub mod dunlin {
+    pub mod chat {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/dunlin.chat.v1.rs"));
+        }
+    }
+}
 
 /// Frames of the contact request handshake.
 pub mod handshake {
