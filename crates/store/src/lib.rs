@@ -1,1 +1,39 @@
-//! To be written.
+//! Where a node keeps what it knows: ordered tables of bytes, changed in one step, encrypted from the first
+//! byte, whole after a crash at any moment.
+//!
+//! [`open`] gives the store of an account's directory. It is read and changed through the traits of
+//! [`dunlin_base::kv`], so that what runs on a disk runs in memory ([`MemoryStore`]) too.
+//!
+//! ```
+//! use dunlin_base::kv::{Durability, Read, Store, Table, Tx};
+//! use dunlin_store::{Unlock, open};
+//!
+//! const NAMES: Table = Table(0x50);
+//! # let home = tempfile::tempdir()?;
+//! # let dir = home.path().join("account");
+//! let store = open(&dir, &Unlock::KeyFile)?;
+//! let mut tx = Tx::new(&store);
+//! tx.put(NAMES, b"a", b"alice");
+//! store.commit(tx.into_batch(), Durability::Synced)?;
+//! drop(store);
+//!
+//! let store = open(&dir, &Unlock::KeyFile)?;
+//! assert_eq!(store.get(NAMES, b"a")?, Some(b"alice".to_vec()));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod dir;
+mod disk;
+mod engine;
+mod error;
+mod header;
+mod key_file;
+mod redb_store;
+mod sectors;
+
+pub use dir::{Unlock, open};
+pub use disk::{Disk, FileDisk};
+pub use dunlin_base::kv::MemoryStore;
+pub use engine::{CACHE_BYTES_MAX, DEFERRED_BYTES_MAX};
+pub use error::{Damage, OpenError};
+pub use redb_store::RedbStore;

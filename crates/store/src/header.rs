@@ -1,0 +1,129 @@
+//! The first sector of a store: whose file this is, which key opens it, what may be inside.
+//!
+//! Drawn in `docs/formats/store.md`. It is one sector, so it is on the disk old or new, never mixed.
+
+use std::io;
+
+use dunlin_base::kdf::{hkdf_sha256, sha256};
+use dunlin_base::keys::SymmetricKey;
+use subtle::ConstantTimeEq;
+
+use crate::disk::Disk;
+use crate::error::{Damage, OpenError};
+
+/// What a disk writes as a whole or not at all.
+pub const SECTOR_BYTES: usize = 512;
+
+/// The format of the file that this release writes, and the newest it reads.
+pub const FORMAT: u8 = 1;
+
+/// The meaning of the rows that this release writes, and the newest it understands.
+pub const SCHEMA: u32 = 1;
+
+const MAGIC: [u8; 8] = *b"DUNLINst";
+const ID_BYTES: usize = 16;
+const CHECK_BYTES: usize = 32;
+const BODY_BYTES: usize = SECTOR_BYTES - 32;
+
+/// What the first sector says.
+#[derive(Clone, Debug)]
+pub struct Header {
+    /// Tells this file from others under the same key, so that each has its own sector key.
+    pub id: [u8; ID_BYTES],
+    /// Whether making the store was finished; before that there is nothing in it to lose.
+    pub complete: bool,
+    /// The newest schema that rows may have. Raised before the first row of a new schema is written.
+    pub schema: u32,
+}
+
+impl Header {
+    /// Reads the header; `None` when there is no store yet.
+    pub fn read(disk: &dyn Disk, key: &SymmetricKey) -> Result<Option<Self>, OpenError> {
+        let len = disk.len()?;
+        let mut sector = [0; SECTOR_BYTES];
+        if len < SECTOR_BYTES as u64 {
+            // Growing to the first sector and writing it may be torn apart by a crash.
+            return if len == 0 { Ok(None) } else { Err(OpenError::NotAStore) };
+        }
+        disk.read(0, &mut sector)?;
+        if len == SECTOR_BYTES as u64 && sector.iter().all(|byte| *byte == 0) {
+            return Ok(None);
+        }
+        Self::parse(&sector, key).map(Some)
+    }
+
+    /// Writes the header and makes it lasting.
+    pub fn write(&self, disk: &dyn Disk, key: &SymmetricKey) -> io::Result<()> {
+        disk.write(0, &self.to_sector(key))?;
+        disk.sync()
+    }
+
+    /// The key of the sectors that follow.
+    pub fn sector_key(&self, key: &SymmetricKey) -> SymmetricKey {
+        SymmetricKey::from_bytes(*derive(key, b"dunlin store 1 sectors", &self.id))
+    }
+
+    fn parse(sector: &[u8; SECTOR_BYTES], key: &SymmetricKey) -> Result<Self, OpenError> {
+        let mut fields = Fields(sector);
+        if fields.take::<8>() != MAGIC {
+            return Err(OpenError::NotAStore);
+        }
+        let [format] = fields.take();
+        if format > FORMAT {
+            return Err(OpenError::NewerFormat { found: format, known: FORMAT });
+        }
+        let [complete, _, _] = fields.take();
+        let schema = u32::from_be_bytes(fields.take());
+        let id = fields.take::<ID_BYTES>();
+        let check = fields.take::<CHECK_BYTES>();
+        let (body, sum) = sector.split_at(BODY_BYTES);
+        if sha256(&[body]) != *sum || format != FORMAT {
+            return Err(OpenError::Damaged(Damage::Header));
+        }
+        if !bool::from(check.ct_eq(&*check_value(key, &id))) {
+            return Err(OpenError::WrongKey);
+        }
+        if schema > SCHEMA {
+            return Err(OpenError::NewerSchema { found: schema, known: SCHEMA });
+        }
+        Ok(Self { id, complete: complete == 1, schema })
+    }
+
+    fn to_sector(&self, key: &SymmetricKey) -> [u8; SECTOR_BYTES] {
+        let mut bytes = Vec::with_capacity(SECTOR_BYTES);
+        bytes.extend(MAGIC);
+        bytes.extend([FORMAT, u8::from(self.complete), 0, 0]);
+        bytes.extend(self.schema.to_be_bytes());
+        bytes.extend(self.id);
+        bytes.extend(*check_value(key, &self.id));
+        bytes.resize(BODY_BYTES, 0);
+        bytes.extend(sha256(&[&bytes]));
+        let mut sector = [0; SECTOR_BYTES];
+        sector.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+        sector
+    }
+}
+
+/// Tells the right key from a wrong one before anything is decrypted. Says nothing about the key itself.
+fn check_value(key: &SymmetricKey, id: &[u8; ID_BYTES]) -> zeroize::Zeroizing<[u8; CHECK_BYTES]> {
+    derive(key, b"dunlin store 1 check", id)
+}
+
+fn derive(key: &SymmetricKey, label: &[u8], id: &[u8; ID_BYTES]) -> zeroize::Zeroizing<[u8; 32]> {
+    hkdf_sha256(key.as_bytes(), &[label, id.as_slice()].concat())
+}
+
+/// Takes fields of fixed length off the front; behind the end everything is zero.
+pub struct Fields<'b>(pub &'b [u8]);
+
+impl Fields<'_> {
+    /// The next `N` bytes.
+    pub fn take<const N: usize>(&mut self) -> [u8; N] {
+        let Some((field, rest)) = self.0.split_first_chunk() else {
+            self.0 = &[];
+            return [0; N];
+        };
+        self.0 = rest;
+        *field
+    }
+}

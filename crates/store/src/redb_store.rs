@@ -1,0 +1,181 @@
+//! The store on a disk: one redb database inside sealed sectors.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use dunlin_base::keys::SymmetricKey;
+use dunlin_base::kv::{
+    Batch, CommitError, Direction, Durability, KeyRange, Read, ReadError, Store, Table, Visit,
+};
+use rand_core::{CryptoRng, RngCore};
+
+use crate::disk::Disk;
+use crate::engine::{Mode, View, Writer};
+use crate::error::{Failure, OpenError};
+use crate::header::{Header, SCHEMA, SECTOR_BYTES};
+use crate::sectors::{Nonces, Sectors};
+
+/// A store on a disk, encrypted and authenticated as a whole.
+///
+/// Many threads may read while one commits; a reader sees the state between two commits. When the disk fails,
+/// the store opens itself again from what is on the disk and goes on from there; until that works, reads and
+/// commits return an error and try once more.
+pub struct RedbStore {
+    view: RwLock<Option<Arc<View>>>,
+    writer: Mutex<Writer>,
+}
+
+impl RedbStore {
+    /// Opens the store on `disk`, or makes one if the disk is empty.
+    ///
+    /// `rng` is seeded from the system, except in simulations: it gives the name of a new store and the start
+    /// of this opening's nonces.
+    ///
+    /// # Errors
+    /// [`OpenError`]. The key is checked before anything is written.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        key: &SymmetricKey,
+        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+    ) -> Result<Self, OpenError> {
+        let header = match Header::read(&*disk, key)? {
+            Some(header) if header.complete => header,
+            // Making a store was interrupted: nothing was ever committed to it.
+            Some(_) | None => begin_store(&*disk, key, rng)?,
+        };
+        let sectors = Sectors::new(disk.clone(), &header.sector_key(key), Nonces::new(rng));
+        let (writer, view) = Writer::start(sectors, !header.complete)?;
+        if !header.complete {
+            Header { complete: true, ..header }.write(&*disk, key)?;
+        }
+        Ok(Self { view: RwLock::new(Some(Arc::new(view))), writer: Mutex::new(writer) })
+    }
+
+    /// Syncs what was deferred, and notes where the disk has room, so that the next opening is quick even
+    /// after a crash. For the moment when the app goes quiet: without it, opening after a crash reads the whole
+    /// store once.
+    ///
+    /// # Errors
+    /// [`CommitError`].
+    pub fn settle(&self) -> Result<(), CommitError> {
+        self.commit_as(Batch::default(), Mode::Settled)
+    }
+
+    fn commit_as(&self, batch: Batch, mode: Mode) -> Result<(), CommitError> {
+        let mut writer = self.lock_writer();
+        let commit = || {
+            self.ensure_running(&mut writer)?;
+            if batch.is_empty() && mode != Mode::Settled && !writer.has_deferred() {
+                return Ok(());
+            }
+            let view = writer.commit(batch, mode)?;
+            self.show(Some(view));
+            Ok(())
+        };
+        commit().map_err(|failure: Failure| {
+            self.restart(&mut writer);
+            if failure.is_full() { CommitError::Full } else { CommitError::Io(Box::new(failure)) }
+        })
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&View) -> Result<T, Failure>) -> Result<T, ReadError> {
+        let view = self.view().map_err(|failure| ReadError(Box::new(failure)))?;
+        read(&view).map_err(|failure| {
+            let mut writer = self.lock_writer();
+            if self.shown().is_some_and(|shown| Arc::ptr_eq(&shown, &view)) {
+                self.restart(&mut writer);
+            }
+            ReadError(Box::new(failure))
+        })
+    }
+
+    /// The state to read from, after opening again if that is due.
+    fn view(&self) -> Result<Arc<View>, Failure> {
+        if let Some(view) = self.shown() {
+            return Ok(view);
+        }
+        let mut writer = self.lock_writer();
+        self.ensure_running(&mut writer)?;
+        self.shown().ok_or(Failure::Stopped)
+    }
+
+    /// Gives the failed database up and opens it again, or leaves that to the next call.
+    fn restart(&self, writer: &mut Writer) {
+        self.show(None);
+        writer.stop();
+        // Why it fails is told by the next call, which tries again.
+        let _ = self.ensure_running(writer);
+    }
+
+    fn ensure_running(&self, writer: &mut Writer) -> Result<(), Failure> {
+        if !writer.is_running() {
+            let view = writer.restart()?;
+            self.show(Some(view));
+        }
+        Ok(())
+    }
+
+    fn shown(&self) -> Option<Arc<View>> {
+        self.view.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn show(&self, view: Option<View>) {
+        *self.view.write().unwrap_or_else(PoisonError::into_inner) = view.map(Arc::new);
+    }
+
+    fn lock_writer(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for RedbStore {
+    fn drop(&mut self) {
+        self.show(None);
+        self.lock_writer().stop();
+    }
+}
+
+impl fmt::Debug for RedbStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RedbStore(..)")
+    }
+}
+
+impl Read for RedbStore {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+        self.read(|view| view.get(table, key))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        range: &KeyRange,
+        direction: Direction,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), ReadError> {
+        self.read(|view| view.scan(table, range, direction, visit))
+    }
+}
+
+impl Store for RedbStore {
+    fn commit(&self, batch: Batch, durability: Durability) -> Result<(), CommitError> {
+        let mode = match durability {
+            Durability::Deferred => Mode::Deferred,
+            Durability::Synced => Mode::Synced,
+        };
+        self.commit_as(batch, mode)
+    }
+}
+
+fn begin_store(
+    disk: &dyn Disk,
+    key: &SymmetricKey,
+    rng: &mut (impl RngCore + CryptoRng + ?Sized),
+) -> Result<Header, OpenError> {
+    let mut id = [0; 16];
+    rng.fill_bytes(&mut id);
+    let header = Header { id, complete: false, schema: SCHEMA };
+    disk.set_len(SECTOR_BYTES as u64)?;
+    header.write(disk, key)?;
+    Ok(header)
+}
