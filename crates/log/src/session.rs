@@ -1,0 +1,411 @@
+//! One call's work on a log: rows in a transaction, counters, and the steps that follow from them.
+
+use std::ops::ControlFlow;
+
+use dunlin_base::EntryId;
+use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
+
+use crate::agenda::{Agenda, Cursor, Work};
+use crate::entry::Entry;
+use crate::rows::{
+    BLOCKS, CHILDREN, HEADS, Held, LogTag, Meta, ORDER, Place, Position, Presence, Urgency, WAITING, damaged,
+};
+use crate::verdict::{Checked, Verdict};
+
+/// Children that one step looks at. Keeps a step short however many entries name one parent.
+const CHILDREN_PER_STEP: usize = 256;
+
+/// Most missing entries that are remembered because they lie further back. Those that an entry waits
+/// for are always remembered: each of them was paid for with a stored block (`spec/security.md` O5).
+pub const UNKNOWN_CIDS_MAX: u64 = 100_000;
+
+/// What a claimed clock looks like beside those of the parents (`spec/security.md` V7). Reported only:
+/// it changes no verdict until the differential corpus covers truncated and imported logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockReport {
+    /// One more than the highest parent's, or at most 1 without parents.
+    Fits,
+    /// Anything else. No honest writer made it.
+    Odd,
+    /// A parent is missing, or a quarantined entry lies in the past, whose clock honest writers inherit.
+    Unjudged,
+}
+
+/// An entry that joined the log.
+#[derive(Clone, Debug)]
+pub struct Joined {
+    /// The entry's id.
+    pub id: EntryId,
+    /// Its place in the order.
+    pub position: Position,
+    /// Whether it counts.
+    pub verdict: Verdict,
+    /// It counts, but a concurrent entry that comes first holds the same value: nothing is to be shown.
+    pub void: bool,
+    /// What its clock looks like.
+    pub clock: ClockReport,
+    /// The entry.
+    pub entry: Entry,
+}
+
+/// What one call of [`crate::Log::join_ready`] did.
+#[derive(Clone, Debug, Default)]
+pub struct JoinedBatch {
+    /// The entries that joined, parents before children.
+    pub joined: Vec<Joined>,
+    /// Entries that had joined before and are void now, since a copy that comes first joined.
+    pub voided: Vec<EntryId>,
+    /// Positions or verdicts of entries that had joined before changed: a hole was filled below them.
+    /// An index has to be folded again from the walk.
+    pub reordered: bool,
+    /// The limit was reached with work left.
+    pub more: bool,
+}
+
+pub(crate) struct Session<'t, 's> {
+    pub(crate) tx: &'t mut Tx<'s>,
+    pub(crate) tag: LogTag,
+    pub(crate) meta: Meta,
+    pub(crate) agenda: Agenda,
+    pub(crate) batch: JoinedBatch,
+}
+
+impl<'t, 's> Session<'t, 's> {
+    /// Begins a call that only adds to the agenda.
+    pub(crate) fn begin(tx: &'t mut Tx<'s>, tag: LogTag) -> Result<Self, ReadError> {
+        let meta = tag.meta(tx)?;
+        Ok(Self { tx, tag, meta, agenda: Agenda::default(), batch: JoinedBatch::default() })
+    }
+
+    /// Does up to `limit` steps of the agenda.
+    pub(crate) fn work(&mut self, limit: usize) -> Result<(), ReadError> {
+        self.agenda = Agenda::load(self.tx, self.tag, &self.meta, limit)?;
+        for _ in 0..limit {
+            let Some((work, cursor)) = self.agenda.pop(self.tx, self.tag, &mut self.meta) else { break };
+            match work {
+                Work::Spread(id) => self.spread(id, cursor)?,
+                Work::Rescale { id, .. } => self.rescale(id)?,
+                Work::Judge => self.judge(cursor)?,
+                Work::Join { place, id } => {
+                    self.meta.queue_from = place.saturating_add(1);
+                    self.join_stored(id)?;
+                }
+                Work::Wake(id) => self.wake(id, cursor)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the call: counters and what is left to do go into the transaction.
+    pub(crate) fn end(mut self) -> Result<(JoinedBatch, Meta), ReadError> {
+        self.agenda.store(self.tx, self.tag, &mut self.meta)?;
+        self.tag.put_meta(self.tx, &self.meta);
+        self.batch.more = self.meta.agenda.iter().any(|rows| *rows > 0);
+        Ok((self.batch, self.meta))
+    }
+
+    /// Stores an entry that is not here yet. Returns the ids that are wanted for the first time.
+    pub(crate) fn store(&mut self, checked: Checked, before: Option<Presence>) -> Result<Vec<EntryId>, ReadError> {
+        let Checked { entry, fault, unique } = checked;
+        let id = entry.id();
+        let late = self.stop_wanting(id, before);
+        let held = held(&entry, fault, unique, late);
+        self.tx.put(BLOCKS, id.digest(), entry.block());
+        self.tag.put_held(self.tx, id, &held);
+        let urgency = if fault.is_none() { Urgency::Parent } else { Urgency::Doubtful };
+        let missing = self.want_links(&entry, urgency)?;
+        self.look_for_parents(id, &held, 0)?;
+        Ok(missing)
+    }
+
+    /// Forgets that `id` was wanted or given up; tells whether it comes late.
+    pub(crate) fn stop_wanting(&mut self, id: EntryId, before: Option<Presence>) -> bool {
+        match before {
+            Some(Presence::Wanted(urgency)) => {
+                self.tag.delete_absent(self.tx, urgency, id);
+                self.meta.wanted = self.meta.wanted.saturating_sub(1);
+                false
+            }
+            Some(Presence::Hole) => {
+                self.tag.delete_absent(self.tx, Urgency::GivenUp, id);
+                true
+            }
+            Some(Presence::Refused | Presence::Held(_)) | None => false,
+        }
+    }
+
+    /// Parents that are not here are wanted. The links further back are, too, as soon as a parent is
+    /// missing: they let a long log be fetched in few rounds. With all parents here they add nothing.
+    fn want_links(&mut self, entry: &Entry, urgency: Urgency) -> Result<Vec<EntryId>, ReadError> {
+        let mut missing = Vec::new();
+        let mut is_ahead = false;
+        for parent in entry.next() {
+            is_ahead |= !matches!(self.tag.presence(self.tx, *parent)?, Some(Presence::Held(_)));
+            self.want(*parent, urgency, &mut missing)?;
+        }
+        if is_ahead {
+            for reference in entry.refs() {
+                if self.meta.wanted < UNKNOWN_CIDS_MAX {
+                    self.want(*reference, urgency.max(Urgency::Reference), &mut missing)?;
+                }
+            }
+        }
+        Ok(missing)
+    }
+
+    fn want(&mut self, id: EntryId, urgency: Urgency, missing: &mut Vec<EntryId>) -> Result<(), ReadError> {
+        match self.tag.presence(self.tx, id)? {
+            Some(Presence::Held(_) | Presence::Hole | Presence::Refused) => return Ok(()),
+            Some(Presence::Wanted(before)) if before <= urgency => return Ok(()),
+            Some(Presence::Wanted(before)) => self.tag.delete_absent(self.tx, before, id),
+            None => {
+                missing.push(id);
+                self.meta.wanted = self.meta.wanted.saturating_add(1);
+            }
+        }
+        self.tag.put_absent(self.tx, urgency, id);
+        self.tag.put_presence(self.tx, id, &Presence::Wanted(urgency));
+        Ok(())
+    }
+
+    /// Waits for the first parent from the `found`th on that neither joined nor was given up, or joins
+    /// the queue when there is none. What was passed once is not waited for again.
+    fn look_for_parents(&mut self, id: EntryId, held: &Held, found: usize) -> Result<(), ReadError> {
+        for (at, parent) in held.next.iter().enumerate().skip(found) {
+            let is_settled = match self.tag.presence(self.tx, *parent)? {
+                Some(Presence::Held(parent)) => parent.place.is_some(),
+                Some(Presence::Hole | Presence::Refused) => true,
+                Some(Presence::Wanted(_)) | None => false,
+            };
+            if !is_settled {
+                let key = self.tag.key(&[parent.digest(), id.digest()]);
+                self.tx.put(WAITING, &key, &u32::try_from(at).unwrap_or_default().to_be_bytes());
+                return Ok(());
+            }
+        }
+        self.agenda.push(Work::Join { place: self.meta.queued, id }, None);
+        self.meta.queued = self.meta.queued.saturating_add(1);
+        Ok(())
+    }
+
+    /// Lets those that wait for `id` look again.
+    fn wake(&mut self, id: EntryId, cursor: Cursor) -> Result<(), ReadError> {
+        let mut range = KeyRange::prefix(&self.tag.key(&[id.digest()]));
+        if let Some(after) = cursor {
+            range.start = self.tag.key(&[id.digest(), &after, &[0]]);
+        }
+        let rows = self.tx.collect(WAITING, &range, Direction::Ascending, CHILDREN_PER_STEP)?;
+        let last = rows.last().and_then(|(key, _)| id_at_end(key));
+        for (key, found) in &rows {
+            self.tx.delete(WAITING, key);
+            let child = id_at_end(key).ok_or_else(damaged)?;
+            let found = <[u8; 4]>::try_from(found.as_slice()).map_err(|_| damaged())?;
+            let found = usize::try_from(u32::from_be_bytes(found)).map_err(|_| damaged())?;
+            let held = self.tag.held(self.tx, child)?.ok_or_else(damaged)?;
+            self.look_for_parents(child, &held, found)?;
+        }
+        if let (CHILDREN_PER_STEP, Some(last)) = (rows.len(), last) {
+            self.agenda.push(Work::Wake(id), Some(*last.digest()));
+        }
+        Ok(())
+    }
+
+    /// Adds a wake if anybody waits for `id`.
+    pub(crate) fn wake_later(&mut self, id: EntryId) -> Result<(), ReadError> {
+        let range = KeyRange::prefix(&self.tag.key(&[id.digest()]));
+        if !self.tx.collect(WAITING, &range, Direction::Ascending, 1)?.is_empty() {
+            self.agenda.push(Work::Wake(id), None);
+        }
+        Ok(())
+    }
+
+    fn join_stored(&mut self, id: EntryId) -> Result<(), ReadError> {
+        let held = self.tag.held(self.tx, id)?.ok_or_else(damaged)?;
+        if held.place.is_some() {
+            return Ok(());
+        }
+        let block = self.tx.get(BLOCKS, id.digest())?.ok_or_else(damaged)?;
+        let entry = Entry::decode_as(id, &block).map_err(|_| damaged())?;
+        let joined = self.join(held, entry)?;
+        self.batch.joined.push(joined);
+        Ok(())
+    }
+
+    /// Joins an entry whose parents have joined or were given up.
+    pub(crate) fn join(&mut self, mut held: Held, entry: Entry) -> Result<Joined, ReadError> {
+        let id = entry.id();
+        let parents = self.parents(&held)?;
+        let mut place = Place {
+            height: parents.height(),
+            turn: self.meta.joined,
+            is_tainted: parents.are_tainted(),
+            ..Place::default()
+        };
+        self.meta.joined = self.meta.joined.saturating_add(1);
+        for parent in &held.next {
+            self.tx.put(CHILDREN, &self.tag.key(&[parent.digest(), id.digest()]), &[]);
+        }
+        let position = Position { height: place.height, id };
+        if let (None, Some(value)) = (held.fault, held.unique) {
+            self.place_copy(&value, &held.next, position, &mut place)?;
+        }
+        held.place = Some(place);
+        if held.quarantine().is_none() {
+            self.unhead(&parents)?;
+            let is_head = !(held.late && self.is_named(id)?);
+            if is_head {
+                self.tx.put(HEADS, &position.key(self.tag), &[]);
+                self.meta.heads = self.meta.heads.saturating_add(1);
+            }
+            place.is_summit = is_head && self.meta.heads == 1;
+            held.place = Some(place);
+            self.tx.put(ORDER, &position.key(self.tag), &[u8::from(place.is_void)]);
+        }
+        self.tag.put_held(self.tx, id, &held);
+        if held.late && self.has_children(id)? {
+            self.agenda.push(Work::Spread(id), None);
+            self.judge_later();
+        }
+        self.wake_later(id)?;
+        Ok(Joined {
+            id,
+            position,
+            verdict: held.quarantine().map_or(Verdict::Accept, Verdict::Quarantine),
+            void: place.is_void,
+            clock: parents.clock_report(&held),
+            entry,
+        })
+    }
+
+    fn parents(&self, held: &Held) -> Result<Parents, ReadError> {
+        let mut parents = Parents::default();
+        for parent in &held.next {
+            match self.tag.joined(self.tx, *parent)? {
+                Some((held, place)) => parents.here.push((*parent, held, place)),
+                None => parents.are_missing = true,
+            }
+        }
+        Ok(parents)
+    }
+
+    /// Accepted parents stop being heads.
+    fn unhead(&mut self, parents: &Parents) -> Result<(), ReadError> {
+        for (id, held, place) in &parents.here {
+            if held.accepted().is_some() {
+                self.remove_head(Position { height: place.height, id: *id })?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove_head(&mut self, position: Position) -> Result<bool, ReadError> {
+        let key = position.key(self.tag);
+        let was_head = self.tx.contains(HEADS, &key)?;
+        if was_head {
+            self.tx.delete(HEADS, &key);
+            self.meta.heads = self.meta.heads.saturating_sub(1);
+        }
+        Ok(was_head)
+    }
+
+    /// Whether an accepted entry names `id`.
+    pub(crate) fn is_named(&self, id: EntryId) -> Result<bool, ReadError> {
+        let prefix = self.tag.key(&[id.digest()]);
+        let mut range = KeyRange::prefix(&prefix);
+        loop {
+            let rows = self.tx.collect(CHILDREN, &range, Direction::Ascending, CHILDREN_PER_STEP)?;
+            for (key, _) in &rows {
+                let child = id_at_end(key).ok_or_else(damaged)?;
+                if self.tag.held(self.tx, child)?.is_some_and(|held| held.accepted().is_some()) {
+                    return Ok(true);
+                }
+            }
+            let Some((last, _)) = rows.last() else { return Ok(false) };
+            range.start = [last.as_slice(), &[0]].concat();
+        }
+    }
+
+    fn has_children(&self, id: EntryId) -> Result<bool, ReadError> {
+        let mut found = false;
+        let range = KeyRange::prefix(&self.tag.key(&[id.digest()]));
+        self.tx.scan(CHILDREN, &range, Direction::Ascending, &mut |_, _| {
+            found = true;
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    /// Up to [`CHILDREN_PER_STEP`] joined children of `id`, and where to go on if there may be more.
+    pub(crate) fn some_children(&self, id: EntryId, cursor: Cursor) -> Result<(Vec<EntryId>, Cursor), ReadError> {
+        let mut range = KeyRange::prefix(&self.tag.key(&[id.digest()]));
+        if let Some(after) = cursor {
+            range.start = self.tag.key(&[id.digest(), &after, &[0]]);
+        }
+        let rows = self.tx.collect(CHILDREN, &range, Direction::Ascending, CHILDREN_PER_STEP)?;
+        let children: Option<Vec<EntryId>> = rows.iter().map(|(key, _)| id_at_end(key)).collect();
+        let children = children.ok_or_else(damaged)?;
+        let is_full = children.len() == CHILDREN_PER_STEP;
+        let next = if is_full { children.last().map(|id| *id.digest()) } else { None };
+        Ok((children, next))
+    }
+}
+
+/// The parents of an entry that have joined.
+#[derive(Default)]
+pub(crate) struct Parents {
+    here: Vec<(EntryId, Held, Place)>,
+    are_missing: bool,
+}
+
+impl Parents {
+    /// The height of their child.
+    pub(crate) fn height(&self) -> u64 {
+        let highest = self.here.iter().map(|(_, _, place)| place.height).max();
+        highest.unwrap_or_default().saturating_add(1)
+    }
+
+    /// Whether a quarantined entry is among them or in their past.
+    pub(crate) fn are_tainted(&self) -> bool {
+        self.here.iter().any(|(_, held, place)| place.is_tainted || held.quarantine().is_some())
+    }
+
+    fn clock_report(&self, child: &Held) -> ClockReport {
+        if self.are_missing || self.are_tainted() {
+            return ClockReport::Unjudged;
+        }
+        let fits = match self.here.iter().map(|(_, held, _)| held.time).max() {
+            Some(highest) => highest.checked_add(1) == Some(child.time),
+            None => (0..=1).contains(&child.time),
+        };
+        if fits { ClockReport::Fits } else { ClockReport::Odd }
+    }
+}
+
+impl Session<'_, '_> {
+    /// The parents of an entry as they are now.
+    pub(crate) fn parents_of(&self, held: &Held) -> Result<Parents, ReadError> {
+        self.parents(held)
+    }
+}
+
+/// The row of an entry that is not joined yet.
+pub(crate) fn held(
+    entry: &Entry,
+    fault: Option<crate::verdict::Quarantine>,
+    unique: Option<[u8; 32]>,
+    late: bool,
+) -> Held {
+    Held {
+        fault,
+        late,
+        unique,
+        time: entry.time(),
+        clock_id: entry.clock().id.clone(),
+        next: entry.next().to_vec(),
+        place: None,
+    }
+}
+
+fn id_at_end(key: &[u8]) -> Option<EntryId> {
+    key.last_chunk().map(|digest| EntryId::from_digest(*digest))
+}
