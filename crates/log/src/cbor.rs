@@ -1,4 +1,4 @@
-//! The little CBOR that an entry is made of: definite lengths, shortest heads, text keys in a fixed order.
+//! The little CBOR that entries and manifests are made of: definite lengths, shortest heads, text keys in a fixed order.
 //!
 //! The reader never recurses: the shape of an entry is written out in its decoder, three maps deep, so
 //! the depth limit of `spec/security.md` V2 holds by construction.
@@ -147,11 +147,13 @@ impl<'b> Reader<'b> {
     }
 }
 
-pub(crate) fn put_map(out: &mut Vec<u8>, pairs: u64) {
+/// Appends the head of a map of `pairs` pairs.
+pub fn put_map(out: &mut Vec<u8>, pairs: u64) {
     put_head(out, MAP, pairs);
 }
 
-pub(crate) fn put_text(out: &mut Vec<u8>, text: &str) {
+/// Appends a text.
+pub fn put_text(out: &mut Vec<u8>, text: &str) {
     put_head(out, TEXT, text.len() as u64);
     out.extend_from_slice(text.as_bytes());
 }

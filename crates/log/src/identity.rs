@@ -45,13 +45,8 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Writes as `identity`, whose `public_key` belongs to `signer`.
-    pub fn new(identity: Identity, signer: Arc<dyn Signer>) -> Self {
-        Self { identity, signer }
-    }
-
     /// Writes with an Ed25519 key that everybody who may write holds (`spec/wesh-protocol.md` §3.4).
-    pub fn shared_key(key: SecretKey) -> Self {
+    pub fn new(key: SecretKey) -> Self {
         let id = key.public().to_string();
         let identity = Identity {
             kind: SHARED_KEY_KIND.to_owned(),
@@ -60,7 +55,12 @@ impl Writer {
             key_signature: Vec::new(),
             id,
         };
-        Self::new(identity, Arc::new(key))
+        Self::with_identity(identity, Arc::new(key))
+    }
+
+    /// Writes as `identity`, whose `public_key` belongs to `signer`.
+    pub fn with_identity(identity: Identity, signer: Arc<dyn Signer>) -> Self {
+        Self { identity, signer }
     }
 
     /// The record that goes into each entry.

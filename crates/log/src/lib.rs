@@ -18,7 +18,7 @@
 //!
 //! let key = SecretKey::from_seed([7; 32]);
 //! let rules = Arc::new(SharedKey::new(key.public()));
-//! let writer = Writer::shared_key(key);
+//! let writer = Writer::new(key);
 //!
 //! // One node appends …
 //! let store = MemoryStore::default();
@@ -48,7 +48,7 @@
 //! ```
 
 mod agenda;
-mod cbor;
+pub mod cbor;
 mod copies;
 mod entry;
 pub mod go_json;
@@ -65,7 +65,7 @@ pub use cbor::DecodeError;
 pub use entry::{Body, Clock, ENTRY_VERSION, Entry, SealedLinks};
 pub use heads_json::{HeadError, HeadsError, heads_from_json, heads_to_json};
 pub use identity::{Identity, SHARED_KEY_KIND, Signer, Writer};
-pub use log::{AppendError, HEADS_KNOWN_MAX, Ingest, Log, stored_block};
+pub use log::{AppendError, HEADS_KNOWN_MAX, Ingest, Log, block_in};
 pub use rows::{LogTag, Position};
 pub use session::{ClockReport, Joined, JoinedBatch, UNKNOWN_CIDS_MAX};
 pub use traverse::{HEADS_PER_APPEND_MAX, POINTERS};

@@ -381,10 +381,13 @@ impl Log {
     }
 }
 
-/// The block of an entry, whichever log of the store it belongs to: for serving it to peers.
+/// The block of an entry of the log with this tag, if it is stored: for serving it to peers.
 ///
 /// # Errors
 /// [`ReadError`].
-pub fn stored_block(read: &dyn Read, id: EntryId) -> Result<Option<Vec<u8>>, ReadError> {
+pub fn block_in(read: &dyn Read, tag: LogTag, id: EntryId) -> Result<Option<Vec<u8>>, ReadError> {
+    if tag.held(read, id)?.is_none() {
+        return Ok(None);
+    }
     read.get(BLOCKS, id.digest())
 }
