@@ -317,3 +317,6 @@ impl Rewriter {
         count
     }
 }
+
+#[cfg(test)]
+mod tests;

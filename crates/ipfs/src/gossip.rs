@@ -17,8 +17,9 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes around a message: author, sequence number, signature and lengths, rounded up.
 const ENVELOPE_BYTES_MAX: usize = 256;
 
-/// Topics one peer may subscribe to. Two per group, and a replication server is in thousands of groups.
-pub const TOPICS_PER_PEER_MAX: usize = 16 * 1024;
+/// Topics one peer may subscribe to: two per group. A host of ours should stay below 6,000, since the list goes out in one
+/// message of at most [`MESSAGE_BYTES_MAX`] when a peer connects.
+pub const TOPICS_PER_PEER_MAX: usize = 8 * 1024;
 
 /// The behaviour, with a bound on what peers may subscribe to.
 pub(crate) type Behaviour =

@@ -4,7 +4,9 @@ mod common;
 
 use bytes::Bytes;
 use common::{CONTACT, DIRECT, Host, QUIC, RECORDS, TCP};
-use dunlin_ipfs::{Event, OpenExchangeError, OpenStreamError, PeerId, ReadFrameError, SendFrameError, WriteFrameError};
+use dunlin_ipfs::{
+    Event, OpenExchangeError, OpenStreamError, PeerId, ReadFrameError, SendFrameError, WriteFrameError,
+};
 
 #[tokio::test]
 async fn frames_of_all_sizes_arrive() {
@@ -60,7 +62,10 @@ async fn a_frame_that_cannot_be_sent_is_refused_at_once() {
     let (a, b) = Host::pair(TCP).await;
 
     let too_long = a.ipfs.send_frame(RECORDS.name, b.id(), vec![0; 2049].into());
-    assert!(matches!(too_long, Err(SendFrameError::Write(WriteFrameError::TooLong { length: 2049, allowed: 2048 }))));
+    assert!(matches!(
+        too_long,
+        Err(SendFrameError::Write(WriteFrameError::TooLong { length: 2049, allowed: 2048 }))
+    ));
     let unknown = a.ipfs.send_frame("/unknown", b.id(), Bytes::new());
     assert!(matches!(unknown, Err(SendFrameError::UnknownProtocol("/unknown"))));
     let absent = a.ipfs.send_frame(DIRECT.name, PeerId::random(), Bytes::new());

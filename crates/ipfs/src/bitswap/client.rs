@@ -343,3 +343,6 @@ impl Client {
         told
     }
 }
+
+#[cfg(test)]
+mod tests;

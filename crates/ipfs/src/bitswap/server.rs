@@ -244,3 +244,6 @@ fn requeue(want: &mut Want, cid: &Cid, queue: &mut VecDeque<Cid>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -193,3 +193,6 @@ async fn read_body(stream: &mut (impl AsyncRead + Unpin), length: usize) -> Resu
     }
     Ok(body.freeze())
 }
+
+#[cfg(test)]
+mod tests;
