@@ -1,6 +1,6 @@
 //! The tables of this crate, `0x30` to `0x4f`, in one place. Layouts stand beside the code that uses them.
 
-use dunlin_base::kv::Table;
+use dunlin_base::kv::{ReadError, Table};
 
 /// Account, proof and device key, and the private keys per group: [`crate::keys`].
 pub const KEYS: Table = Table(0x30);
@@ -26,3 +26,14 @@ pub const UNSENT: Table = Table(0x44);
 pub const MESSAGES: Table = Table(0x42);
 /// The inbox of contact requests, outside the log until they are answered: [`crate::engine`].
 pub const REQUESTS: Table = Table(0x43);
+
+/// A row does not have the layout that its table has: the store is damaged.
+#[derive(Debug, thiserror::Error)]
+#[error("a row of {0:?} is damaged")]
+struct DamagedRow(Table);
+
+/// The error for a row of `table` that cannot be understood. Damage is met like a store that cannot be
+/// read: whatever needs the row stops, the rest goes on.
+pub(crate) fn damaged(table: Table) -> ReadError {
+    ReadError(Box::new(DamagedRow(table)))
+}

@@ -1,1 +1,38 @@
-//! To be written.
+//! Messages: the chain of keys of each device, sealed messages, and those that wait for a key
+//! (`spec/wesh-protocol.md` §4).
+//!
+//! Every device has one chain per group and gives it to every member once. A step of the chain yields the
+//! key of one message. A receiver keeps a window of [`KEY_WINDOW`] unused keys, so that messages may
+//! arrive in any order; what lies beyond it waits.
+//!
+//! # Layout
+//!
+//! Keys are raw ids one after another, numbers are big-endian.
+//!
+//! | Table | Key | Value |
+//! |---|---|---|
+//! | [`CHAINS`](crate::tables::CHAINS) | group, device | own: `01`, counter, chain key |
+//! | | | other: `02`, counter it was shared at, counter, chain key, then counter and message key of each skipped message |
+//! | [`MESSAGE_KEYS`](crate::tables::MESSAGE_KEYS) | group, device, counter | key of an own message that was sealed and not opened yet |
+//! | [`OPENED_KEYS`](crate::tables::OPENED_KEYS) | entry | key of the message in that entry |
+//! | [`CHAIN_BOXES`](crate::tables::CHAIN_BOXES) | group, own device, member | the box that was made for the member |
+//! | [`WAITING`](crate::tables::WAITING) | group, device, counter, entry | nothing |
+//!
+//! The chain of another device is kept at the newest message that was derived, with the keys of those
+//! before it that did not come yet. The window ahead is computed when a message needs it: a message in
+//! order costs one step and one row of 49 bytes.
+
+mod boxes;
+mod chain;
+mod envelope;
+mod rows;
+mod waiting;
+
+pub use boxes::{ChainBoxError, dangerous_seal_chain_key, open_chain_key_box, own_chain_key_box};
+pub use chain::{ChainKey, KEY_WINDOW, KeyUnavailable, OtherChain};
+pub use envelope::{
+    Headers, HeadersError, OpenMessageError, OpenedMessage, SealError, Sealed, open_headers, open_message,
+    remember_own_key, seal, seal_at,
+};
+pub use rows::{ChainView, inspect_chain, register_chain_key};
+pub use waiting::{keep_waiting, stop_waiting, waiting};

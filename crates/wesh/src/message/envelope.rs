@@ -1,0 +1,376 @@
+//! Sealing and opening messages (`spec/wesh-protocol.md` §4.3, §4.6).
+
+use dunlin_base::keys::SymmetricKey;
+use dunlin_base::kv::{Read, ReadError, Tx};
+use dunlin_base::seal::{self, Nonce};
+use dunlin_base::{DeviceId, EntryId, GroupId, SecretKey, Signature};
+use dunlin_proto::protocol::{EncryptedMessage, MessageEnvelope, MessageHeaders, ProtocolMetadata};
+use prost::Message as _;
+use rand_core::{CryptoRng, RngCore};
+use zeroize::Zeroizing;
+
+use super::chain::{ChainKey, KeyUnavailable};
+use super::rows::{Chain, counter_key};
+use crate::errors::{Code, Coded};
+use crate::group::{Group, OwnMember};
+use crate::tables::{self, damaged};
+
+/// Why a message was not sealed. Nothing changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The store could not be read. Try again later.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// This device has sent as many messages as can be counted.
+    #[error("all counters of this device are used")]
+    CountersUsed,
+}
+
+/// A sealed message, ready to be appended to the log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Sealed {
+    /// The serialized `MessageEnvelope`.
+    pub envelope: Vec<u8>,
+    /// The number of the message among those of the device.
+    pub counter: u64,
+}
+
+/// Seals `plaintext` as the next message of the own device.
+///
+/// The next state of the chain and the key of the message are written into `tx`, where the caller puts the
+/// entry as well: no counter is used twice and none is skipped (`spec/security.md` E1). The chain begins
+/// with the first message or chain-key box.
+///
+/// # Errors
+/// [`SealError`].
+pub fn seal(
+    tx: &mut Tx<'_>,
+    group: &Group,
+    own: &OwnMember,
+    plaintext: &[u8],
+    rng: &mut (impl RngCore + CryptoRng + ?Sized),
+) -> Result<Sealed, SealError> {
+    let chain = own_chain(tx, &group.id(), own, rng)?;
+    let nonce = Nonce::random(rng);
+    let (sealed, next, key) =
+        seal_at(group, &own.device, &chain, plaintext, nonce).ok_or(SealError::CountersUsed)?;
+    let (id, device) = (group.id(), own.device_id());
+    tx.put(tables::MESSAGE_KEYS, &counter_key(&id, &device, sealed.counter), key.as_bytes());
+    Chain::Own(next).store(tx, &id, &device);
+    Ok(sealed)
+}
+
+/// Seals `plaintext` as the message that follows the state `chain` of `device`: the message, the state
+/// after it, and its key. `None` when all counters are used.
+///
+/// Whoever seals two messages from one state uses a counter twice; [`seal`] keeps track of that.
+pub fn seal_at(
+    group: &Group,
+    device: &SecretKey,
+    chain: &ChainKey,
+    plaintext: &[u8],
+    nonce: Nonce,
+) -> Option<(Sealed, ChainKey, SymmetricKey)> {
+    let (next, key) = chain.step(&group.id())?;
+    let counter = next.counter();
+    let clear = EncryptedMessage {
+        plaintext: plaintext.to_vec(),
+        protocol_metadata: Some(ProtocolMetadata::default()),
+    };
+    let clear = clear.encode_to_vec();
+    let headers = MessageHeaders {
+        counter,
+        device_pk: device.public().as_bytes().to_vec(),
+        sig: device.sign(&clear).as_bytes().to_vec(),
+        ..Default::default()
+    };
+    let envelope = MessageEnvelope {
+        message: seal::seal(&key, Nonce::of_counter(counter), &clear),
+        nonce: nonce.as_bytes().to_vec(),
+        message_headers: seal::seal(group.secret(), nonce, &headers.encode_to_vec()),
+    };
+    Some((Sealed { envelope: envelope.encode_to_vec(), counter }, next, key))
+}
+
+/// The chain of this device, begun if there is none.
+pub(super) fn own_chain(
+    tx: &mut Tx<'_>,
+    group: &GroupId,
+    own: &OwnMember,
+    rng: &mut (impl RngCore + CryptoRng + ?Sized),
+) -> Result<ChainKey, ReadError> {
+    let device = own.device_id();
+    match Chain::load(tx, group, &device)? {
+        Some(Chain::Own(state)) => Ok(state),
+        // Only a chain that was taken from a box is stored so, and boxes of the own device are not taken.
+        Some(Chain::Other(_)) => Err(damaged(tables::CHAINS)),
+        None => {
+            let state = ChainKey::random(rng);
+            Chain::Own(state.clone()).store(tx, group, &device);
+            Ok(state)
+        }
+    }
+}
+
+/// Binds the key of an own message to the entry that carries it, without opening the entry.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn remember_own_key(
+    tx: &mut Tx<'_>,
+    group: &GroupId,
+    device: &DeviceId,
+    counter: u64,
+    entry: EntryId,
+) -> Result<(), ReadError> {
+    let row = counter_key(group, device, counter);
+    if let Some(key) = tx.get(tables::MESSAGE_KEYS, &row)? {
+        tx.delete(tables::MESSAGE_KEYS, &row);
+        tx.put(tables::OPENED_KEYS, entry.digest(), &key);
+    }
+    Ok(())
+}
+
+/// Why the headers of a message do not open. Every member sees the same.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum HeadersError {
+    /// The value is no `MessageEnvelope`.
+    #[error("the value is no message envelope")]
+    Envelope,
+    /// The nonce has not 24 bytes.
+    #[error("the nonce of the headers has not 24 bytes")]
+    Nonce,
+    /// Somebody without the secret of the group made them, or they were changed.
+    #[error("the headers do not open with the secret of the group")]
+    DoNotOpen,
+    /// They are no `MessageHeaders`, or name no device.
+    #[error("the headers are malformed")]
+    Malformed,
+}
+
+impl Coded for HeadersError {
+    fn codes(&self) -> Vec<Code> {
+        match self {
+            Self::Envelope => vec![Code::ErrDeserialization],
+            Self::Nonce => vec![Code::ErrSerialization, Code::ErrInvalidInput],
+            Self::DoNotOpen => vec![Code::ErrCryptoDecrypt],
+            Self::Malformed => vec![Code::ErrDeserialization],
+        }
+    }
+}
+
+/// Which message an envelope carries. Known to every member, whether the message itself opens or not.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    /// The number of the message among those of its device.
+    pub counter: u64,
+    /// The device that claims to have sent it; proven once the message is opened.
+    pub device: DeviceId,
+    signature: Option<Signature>,
+}
+
+/// Opens the headers of a message.
+///
+/// # Errors
+/// [`HeadersError`].
+pub fn open_headers(group: &Group, envelope: &[u8]) -> Result<Headers, HeadersError> {
+    let envelope = MessageEnvelope::decode(envelope).map_err(|_| HeadersError::Envelope)?;
+    let nonce = envelope.nonce.as_slice().try_into().map_err(|_| HeadersError::Nonce)?;
+    let clear =
+        seal::open(group.secret(), nonce, &envelope.message_headers).map_err(|_| HeadersError::DoNotOpen)?;
+    let headers = MessageHeaders::decode(clear.as_slice()).map_err(|_| HeadersError::Malformed)?;
+    Ok(Headers {
+        counter: headers.counter,
+        device: DeviceId::from_bytes(&headers.device_pk).map_err(|_| HeadersError::Malformed)?,
+        signature: Signature::from_slice(&headers.sig),
+    })
+}
+
+/// Why a message does not open.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenMessageError {
+    /// The store could not be read. Try again later.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The chain of the device did not come yet. Let the message wait for it.
+    #[error("the chain key of the device is not known")]
+    NoChainKey,
+    /// Too many messages of the device are missing before it. Let it wait for them.
+    #[error("the message lies beyond the window of keys")]
+    BeyondWindow,
+    /// The device shared its chain with this member later. It stays closed for ever.
+    #[error("the message was sent before its key was shared")]
+    SentBeforeKey,
+    /// Another entry carried the message with this counter. It stays closed for ever.
+    #[error("the key of the message was used already")]
+    AlreadyUsed,
+    /// The value is no `MessageEnvelope`: not the one that the headers came from.
+    #[error("the value is no message envelope")]
+    Envelope,
+    /// The message was changed, or made without the chain of the device.
+    #[error("the message does not open with its key")]
+    DoesNotOpen,
+    /// The message opens, but the device did not sign it.
+    #[error("the message is not signed by its device")]
+    Forged,
+    /// The device signed something else than an `EncryptedMessage`. Its counter is used.
+    #[error("the opened message is malformed")]
+    Malformed,
+}
+
+impl OpenMessageError {
+    /// Whether the message may open later, so that it should wait.
+    pub const fn may_open_later(&self) -> bool {
+        matches!(self, Self::Read(_) | Self::NoChainKey | Self::BeyondWindow)
+    }
+}
+
+impl Coded for OpenMessageError {
+    fn codes(&self) -> Vec<Code> {
+        let within_payload = |code| vec![Code::ErrCryptoDecryptPayload, code];
+        let no_key = || vec![Code::ErrCryptoDecryptPayload, Code::ErrCryptoDecrypt, Code::ErrMissingInput];
+        match self {
+            Self::Read(_) => within_payload(Code::ErrDbRead),
+            Self::NoChainKey => no_key(),
+            Self::BeyondWindow => no_key(),
+            Self::SentBeforeKey => no_key(),
+            Self::AlreadyUsed => no_key(),
+            Self::Envelope => vec![Code::ErrDeserialization],
+            Self::DoesNotOpen => within_payload(Code::ErrCryptoDecrypt),
+            Self::Forged => within_payload(Code::ErrCryptoSignatureVerification),
+            Self::Malformed => vec![Code::ErrDeserialization],
+        }
+    }
+}
+
+impl From<KeyUnavailable> for OpenMessageError {
+    fn from(unavailable: KeyUnavailable) -> Self {
+        match unavailable {
+            KeyUnavailable::SentBeforeKey => Self::SentBeforeKey,
+            KeyUnavailable::AlreadyUsed => Self::AlreadyUsed,
+            KeyUnavailable::BeyondWindow => Self::BeyondWindow,
+        }
+    }
+}
+
+/// A message that its device signed.
+#[derive(Clone, Eq, PartialEq)]
+pub struct OpenedMessage {
+    /// The device that sent it.
+    pub device: DeviceId,
+    /// Its number among those of the device.
+    pub counter: u64,
+    /// What the application sent.
+    pub plaintext: Vec<u8>,
+}
+
+impl std::fmt::Debug for OpenedMessage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenedMessage")
+            .field("device", &self.device)
+            .field("counter", &self.counter)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens the message in the entry `entry`, whose `envelope` has the given `headers`.
+///
+/// The first entry that opens with the key of a counter gets it: the key is bound to the entry in `tx`,
+/// so that the same entry opens again and a copy in another entry does not.
+///
+/// # Errors
+/// [`OpenMessageError`]; the chain is as it was, but for [`OpenMessageError::Malformed`].
+pub fn open_message(
+    tx: &mut Tx<'_>,
+    group: &Group,
+    entry: EntryId,
+    headers: &Headers,
+    envelope: &[u8],
+) -> Result<OpenedMessage, OpenMessageError> {
+    let envelope = MessageEnvelope::decode(envelope).map_err(|_| OpenMessageError::Envelope)?;
+    if let Some(key) = opened_key(tx, &entry)? {
+        return opened(headers, &open_with(&key, headers, &envelope)?);
+    }
+    let id = group.id();
+    let taken = TakenKey::take(tx, &id, headers)?;
+    let clear = open_with(taken.key(), headers, &envelope)?;
+    let signature = headers.signature.ok_or(OpenMessageError::Forged)?;
+    headers.device.key().verify(&clear, &signature).map_err(|_| OpenMessageError::Forged)?;
+    taken.bind(tx, &id, headers, entry);
+    opened(headers, &clear)
+}
+
+fn opened_key(read: &dyn Read, entry: &EntryId) -> Result<Option<SymmetricKey>, ReadError> {
+    let Some(row) = read.get(tables::OPENED_KEYS, entry.digest())? else { return Ok(None) };
+    let row = Zeroizing::new(row);
+    SymmetricKey::from_slice(&row).map(Some).ok_or_else(|| damaged(tables::OPENED_KEYS))
+}
+
+fn open_with(
+    key: &SymmetricKey,
+    headers: &Headers,
+    envelope: &MessageEnvelope,
+) -> Result<Vec<u8>, OpenMessageError> {
+    let nonce = Nonce::of_counter(headers.counter);
+    seal::open(key, nonce.as_bytes(), &envelope.message).map_err(|_| OpenMessageError::DoesNotOpen)
+}
+
+fn opened(headers: &Headers, clear: &[u8]) -> Result<OpenedMessage, OpenMessageError> {
+    let message = EncryptedMessage::decode(clear).map_err(|_| OpenMessageError::Malformed)?;
+    Ok(OpenedMessage { device: headers.device, counter: headers.counter, plaintext: message.plaintext })
+}
+
+/// The key of a message, taken from the chain of its device but not yet from the store.
+enum TakenKey {
+    Own(SymmetricKey),
+    Other(SymmetricKey, Chain),
+}
+
+impl TakenKey {
+    fn take(read: &dyn Read, group: &GroupId, headers: &Headers) -> Result<Self, OpenMessageError> {
+        match Chain::load(read, group, &headers.device)? {
+            None => Err(OpenMessageError::NoChainKey),
+            Some(Chain::Own(state)) => {
+                let row = counter_key(group, &headers.device, headers.counter);
+                let Some(key) = read.get(tables::MESSAGE_KEYS, &row)? else {
+                    let sealed_here = headers.counter <= state.counter();
+                    let why =
+                        if sealed_here { KeyUnavailable::AlreadyUsed } else { KeyUnavailable::BeyondWindow };
+                    return Err(why.into());
+                };
+                let key = Zeroizing::new(key);
+                let key = SymmetricKey::from_slice(&key).ok_or_else(|| damaged(tables::MESSAGE_KEYS))?;
+                Ok(Self::Own(key))
+            }
+            Some(Chain::Other(mut chain)) => {
+                let key = chain.take(group, headers.counter)?;
+                Ok(Self::Other(key, Chain::Other(chain)))
+            }
+        }
+    }
+
+    fn key(&self) -> &SymmetricKey {
+        match self {
+            Self::Own(key) => key,
+            Self::Other(key, _) => key,
+        }
+    }
+
+    /// Writes that `entry` has the key, and that nothing else gets it.
+    fn bind(self, tx: &mut Tx<'_>, group: &GroupId, headers: &Headers, entry: EntryId) {
+        tx.put(tables::OPENED_KEYS, entry.digest(), self.key().as_bytes());
+        match self {
+            Self::Own(_) => {
+                tx.delete(tables::MESSAGE_KEYS, &counter_key(group, &headers.device, headers.counter));
+            }
+            Self::Other(_, chain) => chain.store(tx, group, &headers.device),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "envelope_tests.rs"]
+mod tests;

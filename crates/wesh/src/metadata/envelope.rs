@@ -1,0 +1,269 @@
+//! Metadata events sealed for the group, and opened again (`spec/wesh-protocol.md` §3.6).
+
+use std::fmt;
+
+use dunlin_base::seal::{self, Nonce};
+use dunlin_base::{DeviceId, SecretKey, Signature};
+use dunlin_proto::protocol::{GroupEnvelope, GroupMetadata, ProtocolMetadata};
+use prost::Message;
+use rand_core::{CryptoRng, RngCore};
+
+use super::event::{Event, EventError};
+use crate::errors::{Code, Coded};
+use crate::group::{Group, OwnMember};
+
+/// Seals an event of the own member: the value of an entry of the metadata log.
+///
+/// `event` was made with the same `own`.
+pub fn seal(
+    group: &Group,
+    own: &OwnMember,
+    event: &Event,
+    rng: &mut (impl RngCore + CryptoRng + ?Sized),
+) -> Vec<u8> {
+    debug_assert_eq!(event.device(), Some(&own.device_id()), "the event belongs to another device");
+    seal_signed(group, &own.device, event, rng)
+}
+
+/// Seals the one event that the key of a new multi-member group signs: [`Event::InitialMember`].
+pub fn seal_by_group(
+    group: &Group,
+    group_key: &SecretKey,
+    event: &Event,
+    rng: &mut (impl RngCore + CryptoRng + ?Sized),
+) -> Vec<u8> {
+    debug_assert_eq!(group.id().key(), &group_key.public(), "the key belongs to another group");
+    debug_assert!(event.device().is_none(), "the group key signs for no device");
+    seal_signed(group, group_key, event, rng)
+}
+
+fn seal_signed(
+    group: &Group,
+    signer: &SecretKey,
+    event: &Event,
+    rng: &mut (impl RngCore + CryptoRng + ?Sized),
+) -> Vec<u8> {
+    let payload = event.encode();
+    let clear = GroupMetadata {
+        event_type: event.event_type().into(),
+        sig: signer.sign(&payload).as_bytes().to_vec(),
+        payload,
+        protocol_metadata: Some(ProtocolMetadata::default()),
+    };
+    let nonce = Nonce::random(rng);
+    let envelope = GroupEnvelope {
+        nonce: nonce.as_bytes().to_vec(),
+        event: seal::seal(group.secret(), nonce, &clear.encode_to_vec()),
+    };
+    envelope.encode_to_vec()
+}
+
+/// Why the value of a metadata entry is no event. It changes nothing; the entry stays in the log as a
+/// parent of others.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The value is no `GroupEnvelope`.
+    #[error("the value is no metadata envelope")]
+    Envelope,
+    /// The nonce has not 24 bytes.
+    #[error("the nonce of the envelope has not 24 bytes")]
+    Nonce,
+    /// Somebody without the secret of the group made it, or it was changed.
+    #[error("the envelope does not open with the secret of the group")]
+    DoesNotOpen,
+    /// What was sealed is no `GroupMetadata`.
+    #[error("the envelope holds no metadata")]
+    Clear,
+    /// The payload is no event that is known here.
+    #[error(transparent)]
+    Event(#[from] EventError),
+    /// The signature is not by the device that the event names, by its member, or by the group key.
+    #[error("the event is not signed by whom it names")]
+    Forged,
+}
+
+impl Coded for OpenError {
+    fn codes(&self) -> Vec<Code> {
+        match self {
+            Self::Envelope => vec![Code::ErrInvalidInput],
+            Self::Nonce => vec![Code::ErrSerialization, Code::ErrInvalidInput],
+            Self::DoesNotOpen => vec![Code::ErrGroupMemberLogEventOpen],
+            Self::Clear => vec![Code::Todo],
+            Self::Event(EventError::UnknownType { .. }) => vec![Code::ErrInvalidInput],
+            Self::Event(EventError::Malformed(_)) => vec![Code::ErrDeserialization],
+            Self::Event(EventError::Key(_)) => {
+                vec![Code::ErrCryptoSignatureVerification, Code::ErrDeserialization]
+            }
+            Self::Event(EventError::Field { field: "member_sig" }) => {
+                vec![Code::ErrCryptoSignatureVerification]
+            }
+            Self::Event(EventError::Field { .. }) => vec![Code::ErrDeserialization],
+            Self::Forged => vec![Code::ErrCryptoSignatureVerification],
+        }
+    }
+}
+
+/// An event that its author signed, with the bytes that were signed (`spec/security.md` C3).
+#[derive(Clone, Eq, PartialEq)]
+pub struct OpenedEvent {
+    event: Event,
+    payload: Vec<u8>,
+    signature: Signature,
+}
+
+impl OpenedEvent {
+    /// What was said.
+    pub fn event(&self) -> &Event {
+        &self.event
+    }
+
+    /// The device that said it; none for [`Event::InitialMember`].
+    pub fn device(&self) -> Option<&DeviceId> {
+        self.event.device()
+    }
+
+    /// The payload as it was received: it may hold fields that are unknown here.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// The signature over the payload.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// The opened message as the API gives it out, with the bytes that were received.
+    pub fn to_proto(&self) -> GroupMetadata {
+        GroupMetadata {
+            event_type: self.event.event_type().into(),
+            payload: self.payload.clone(),
+            sig: self.signature.as_bytes().to_vec(),
+            protocol_metadata: Some(ProtocolMetadata::default()),
+        }
+    }
+
+    /// Takes back what [`Self::to_proto`] gave, without checking signatures again.
+    pub(super) fn restore(stored: GroupMetadata) -> Option<Self> {
+        Some(Self {
+            event: Event::decode(stored.event_type, &stored.payload).ok()?,
+            signature: Signature::from_slice(&stored.sig)?,
+            payload: stored.payload,
+        })
+    }
+}
+
+impl fmt::Debug for OpenedEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenedEvent").field("event", &self.event).finish_non_exhaustive()
+    }
+}
+
+/// Opens the value of an entry of the metadata log.
+///
+/// The signature is checked over the payload as it was received. Whether the event means something in
+/// the group, and whether the device is known, is for [`super::Index`] to judge.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open(group: &Group, value: &[u8]) -> Result<OpenedEvent, OpenError> {
+    let envelope = GroupEnvelope::decode(value).map_err(|_| OpenError::Envelope)?;
+    let nonce = envelope.nonce.as_slice().try_into().map_err(|_| OpenError::Nonce)?;
+    let clear = seal::open(group.secret(), nonce, &envelope.event).map_err(|_| OpenError::DoesNotOpen)?;
+    let clear = GroupMetadata::decode(clear.as_slice()).map_err(|_| OpenError::Clear)?;
+    let event = Event::decode(clear.event_type, &clear.payload)?;
+    let signature = Signature::from_slice(&clear.sig).ok_or(OpenError::Forged)?;
+    verify(group, &event, &clear.payload, &signature)?;
+    Ok(OpenedEvent { event, payload: clear.payload, signature })
+}
+
+/// Checks every signature that an event of this type has (`spec/wesh-protocol.md` §2.4).
+fn verify(group: &Group, event: &Event, payload: &[u8], signature: &Signature) -> Result<(), OpenError> {
+    let signer = match event.device() {
+        Some(device) => *device.key(),
+        None => *group.id().key(),
+    };
+    signer.verify(payload, signature).map_err(|_| OpenError::Forged)?;
+    if let Event::MemberDeviceAdded { device, member, member_sig } = event {
+        member.key().verify(device.as_bytes(), member_sig).map_err(|_| OpenError::Forged)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha12Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+
+    fn member(first: u8) -> OwnMember {
+        OwnMember { member: SecretKey::from_seed([first; 32]), device: SecretKey::from_seed([first + 1; 32]) }
+    }
+
+    #[test]
+    fn events_open_for_members_only() {
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        let (group, group_key) = Group::new_multi_member(&mut rng);
+        let (other, _) = Group::new_multi_member(&mut rng);
+        let own = member(10);
+        let sealed = [
+            seal(&group, &own, &Event::member_device_added(&own), &mut rng),
+            seal(&group, &own, &Event::app_metadata(&own, b"name"), &mut rng),
+            seal_by_group(&group, &group_key, &Event::initial_member(&own), &mut rng),
+        ];
+        for value in &sealed {
+            assert!(open(&group, value).is_ok());
+            assert!(matches!(open(&other, value), Err(OpenError::DoesNotOpen)));
+        }
+    }
+
+    /// `spec/security.md` C3.
+    #[test]
+    fn signed_bytes_kept() {
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        let (group, _) = Group::new_multi_member(&mut rng);
+        let own = member(10);
+        let mut payload = Event::app_metadata(&own, b"name").encode();
+        payload.extend([0xf2, 0x01, 0x01, 0x2a]); // Field 30, unknown, one byte.
+        let clear = GroupMetadata {
+            event_type: 1001,
+            sig: own.device.sign(&payload).as_bytes().to_vec(),
+            payload: payload.clone(),
+            protocol_metadata: None,
+        };
+        let nonce = Nonce::random(&mut rng);
+        let envelope = GroupEnvelope {
+            nonce: nonce.as_bytes().to_vec(),
+            event: seal::seal(group.secret(), nonce, &clear.encode_to_vec()),
+        };
+        let opened = open(&group, &envelope.encode_to_vec()).unwrap();
+        assert_eq!(opened.payload(), payload);
+        assert_eq!(OpenedEvent::restore(opened.to_proto()).unwrap(), opened);
+    }
+
+    #[test]
+    fn a_device_needs_its_member_and_itself() {
+        let mut rng = ChaCha12Rng::seed_from_u64(1);
+        let (group, _) = Group::new_multi_member(&mut rng);
+        let (own, other) = (member(10), member(20));
+        let stolen = Event::MemberDeviceAdded {
+            device: own.device_id(),
+            member: other.member_id(),
+            member_sig: own.member.sign(own.device_id().as_bytes()),
+        };
+        let value = seal(&group, &own, &stolen, &mut rng);
+        assert!(matches!(open(&group, &value), Err(OpenError::Forged)));
+        let by_another = seal_signed(&group, &other.device, &Event::member_device_added(&own), &mut rng);
+        assert!(matches!(open(&group, &by_another), Err(OpenError::Forged)));
+        let initial = seal_signed(&group, &own.device, &Event::initial_member(&own), &mut rng);
+        assert!(matches!(open(&group, &initial), Err(OpenError::Forged)));
+    }
+
+    #[test]
+    fn events_do_not_show_what_is_said() {
+        let own = member(10);
+        assert_eq!(format!("{:?}", Event::app_metadata(&own, b"secret")), "Event(1001)");
+        assert_eq!(format!("{:?}", Event::seed_reset(&own, [7; 32])), "Event(105)");
+    }
+}
