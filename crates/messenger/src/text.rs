@@ -7,7 +7,7 @@
 use std::fmt;
 
 /// Longest name that is sent or taken, in bytes (`spec/security.md` Q4).
-pub const NAME_BYTES_MAX: usize = 1024;
+pub const NAME_BYTES_MAX: usize = 1000;
 
 /// Longest name that is shown, in characters: a line of a narrow terminal. What is longer ends in `…`.
 pub const NAME_CHARS_MAX: usize = 64;
