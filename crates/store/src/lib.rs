@@ -26,6 +26,7 @@ mod dir;
 mod disk;
 mod engine;
 mod error;
+pub mod faults;
 mod header;
 mod key_file;
 mod redb_store;

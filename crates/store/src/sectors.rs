@@ -11,7 +11,7 @@
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
@@ -46,13 +46,22 @@ struct Inner {
     nonces: Nonces,
     /// Held while part of a sector is changed, which takes a read before the write.
     partial: Mutex<()>,
+    unsynced: Mutex<Unsynced>,
+}
+
+/// What was written since the last sync that returned `Ok`.
+#[derive(Default)]
+struct Unsynced {
+    extents: Vec<Extent>,
+    /// Whether a sync failed: the system may then take what was written for synced, and never write it again.
+    is_doubtful: bool,
 }
 
 impl Sectors {
     /// Seals the sectors of `disk` with `key`, which no other disk uses.
     pub fn new(disk: Arc<dyn Disk>, key: &SymmetricKey, nonces: Nonces) -> Self {
         let cipher = Aes256Gcm::new(key.as_bytes().into());
-        Self(Arc::new(Inner { cipher, disk, nonces, partial: Mutex::new(()) }))
+        Self(Arc::new(Inner { cipher, disk, nonces, partial: Mutex::new(()), unsynced: Mutex::default() }))
     }
 
     /// Opens the sectors to a run of the database.
@@ -99,7 +108,35 @@ impl Sectors {
             self.seal(piece.sector, &clear, sector)?;
             rest = behind;
         }
+        self.lock_unsynced().extents.push(extent);
         self.0.disk.write(extent.position, &raw)
+    }
+
+    /// Makes lasting what was written, also what was written before a sync that failed.
+    fn sync(&self) -> io::Result<()> {
+        let mut unsynced = std::mem::take(&mut *self.lock_unsynced());
+        let synced = if unsynced.is_doubtful { self.write_again(&unsynced.extents) } else { Ok(()) };
+        synced.and_then(|()| self.0.disk.sync()).inspect_err(|_| {
+            let mut since = self.lock_unsynced();
+            since.extents.append(&mut unsynced.extents);
+            since.is_doubtful = true;
+        })
+    }
+
+    fn write_again(&self, extents: &[Extent]) -> io::Result<()> {
+        let len = self.0.disk.len()?;
+        // The file may have been cut since.
+        let kept = |extent: &&Extent| extent.position.saturating_add(extent.raw_bytes as u64) <= len;
+        for extent in extents.iter().filter(kept) {
+            let mut raw = vec![0; extent.raw_bytes];
+            self.0.disk.read(extent.position, &mut raw)?;
+            self.0.disk.write(extent.position, &raw)?;
+        }
+        Ok(())
+    }
+
+    fn lock_unsynced(&self) -> MutexGuard<'_, Unsynced> {
+        self.0.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn seal(
@@ -199,11 +236,7 @@ impl StorageBackend for Backend {
     fn sync_data(&self) -> io::Result<()> {
         // A disk that says only now that it is full has taken the writes: whether they last is not known,
         // and "full" would promise that nothing is stored.
-        self.sectors
-            .0
-            .disk
-            .sync()
-            .map_err(|error| if is_full(&error) { io::Error::other(error) } else { error })
+        self.sectors.sync().map_err(|error| if is_full(&error) { io::Error::other(error) } else { error })
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -212,6 +245,7 @@ impl StorageBackend for Backend {
 }
 
 /// Where a run of bytes lies on the disk.
+#[derive(Clone, Copy)]
 struct Extent {
     position: u64,
     raw_bytes: usize,
@@ -281,4 +315,94 @@ fn parts(sector: &mut [u8; SECTOR_BYTES]) -> io::Result<Parts<'_>> {
 
 fn past_the_end() -> io::Error {
     io::ErrorKind::UnexpectedEof.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand_chacha::ChaCha8Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+    use crate::faults::SimDisk;
+
+    const PAGES: usize = 3;
+
+    fn sectors_on(disk: &SimDisk) -> Sectors {
+        let nonces = Nonces::new(&mut ChaCha8Rng::seed_from_u64(1));
+        Sectors::new(Arc::new(disk.clone()), &SymmetricKey::from_bytes([7; 32]), nonces)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn any_writes_read_back_as_from_plain_memory(
+            writes in prop::collection::vec((0..PAGES * PAGE_BYTES, 1..2 * PAGE_BYTES, any::<u8>()), 1..12),
+            (start, len) in (0..PAGES * PAGE_BYTES, 0..PAGES * PAGE_BYTES),
+        ) {
+            let backend = sectors_on(&SimDisk::new(1)).backend();
+            backend.holes_allowed().store(true, Ordering::Release);
+            backend.set_len((PAGES * PAGE_BYTES) as u64).unwrap();
+            let mut model = vec![0; PAGES * PAGE_BYTES];
+            for (offset, len, byte) in writes {
+                let end = model.len().min(offset + len);
+                backend.write(offset as u64, &vec![byte; end - offset]).unwrap();
+                model[offset..end].fill(byte);
+            }
+            let end = model.len().min(start + len);
+            let mut out = vec![0xaa; end - start];
+            backend.read(start as u64, &mut out).unwrap();
+            prop_assert_eq!(&out, &model[start..end]);
+        }
+    }
+
+    #[test]
+    fn a_changed_or_moved_sector_is_damage_and_its_neighbours_are_not() {
+        let disk = SimDisk::new(1);
+        let backend = sectors_on(&disk).backend();
+        backend.set_len(PAGE_BYTES as u64).unwrap();
+        backend.write(0, &[5; PAGE_BYTES]).unwrap();
+        let read = |from: usize| backend.read(from as u64, &mut [0; CLEAR_BYTES]);
+
+        disk.flip_bit((position(1) + 100) * 8);
+        assert!(read(0).is_ok() && read(CLEAR_BYTES).is_err() && read(2 * CLEAR_BYTES).is_ok());
+
+        let mut sector = [0; SECTOR_BYTES];
+        disk.read(position(2), &mut sector).unwrap();
+        disk.write(position(3), &sector).unwrap();
+        assert_eq!(read(3 * CLEAR_BYTES).unwrap_err().to_string(), "sector 3 was changed");
+    }
+
+    #[test]
+    fn holes_read_as_zeros_only_where_the_database_may_meet_them() {
+        let backend = sectors_on(&SimDisk::new(1)).backend();
+        backend.set_len(2 * PAGE_BYTES as u64).unwrap();
+        backend.write(10, b"abc").unwrap();
+
+        assert!(backend.read(PAGE_BYTES as u64, &mut [0; 8]).is_err());
+        backend.holes_allowed().store(true, Ordering::Release);
+        let mut out = [9; 8];
+        backend.read(PAGE_BYTES as u64, &mut out).unwrap();
+        assert_eq!(out, [0; 8]);
+        assert!(backend.read(2 * PAGE_BYTES as u64, &mut out).is_err(), "behind the end");
+    }
+
+    #[test]
+    fn what_a_failed_sync_forgot_is_written_again() {
+        use crate::faults::{Call, Faults};
+        let disk = SimDisk::new(3);
+        let backend = sectors_on(&disk).backend();
+        backend.set_len(PAGE_BYTES as u64).unwrap();
+        backend.sync_data().unwrap();
+        backend.write(0, &[5; PAGE_BYTES]).unwrap();
+        disk.plan(Faults::error_at(1).only(Call::Sync));
+        backend.sync_data().unwrap_err();
+        backend.sync_data().unwrap();
+
+        for seed in 0..20 {
+            let mut out = [0; PAGE_BYTES];
+            sectors_on(&disk.crash(seed)).backend().read(0, &mut out).unwrap();
+            assert_eq!(out, [5; PAGE_BYTES]);
+        }
+    }
 }
