@@ -10,7 +10,8 @@
 //! inside        13 "/multistream/1.0.0\n"   16 "/wesh/p2p/localrecord\n"   data ...
 //! ```
 //!
-//! A proposal has the same bytes as its echo, so the same rule serves the side that dials and the side that listens.
+//! A proposal has the same bytes as its echo, so the same rule serves the side that dials and the side that listens. A peer
+//! that proposes the name with a slash, as libp2p for Rust does without this layer, gets it back with a slash.
 
 use std::{
     io::{self, IoSlice},
@@ -187,6 +188,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BareNameStream<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = &mut *self;
         ready!(this.poll_drain(cx))?;
+        if this.reading.is_done() && !this.reading.rewritten {
+            // The peer has proposed something else, perhaps the name with a slash: the echo is what was proposed.
+            this.writing.finish();
+            ready!(this.poll_drain(cx))?;
+        }
         if !this.writing.is_done() {
             let consumed = this.writing.feed(buf);
             // The bytes are ours now; what the stream below does not take at once goes with the next call.
@@ -246,6 +252,8 @@ struct Rewriter {
     names: BareNames,
     direction: Direction,
     watch: Watch,
+    /// Whether the proposal was one of the names.
+    rewritten: bool,
     /// Bytes to be passed on before anything else.
     out: Vec<u8>,
 }
@@ -253,7 +261,7 @@ struct Rewriter {
 impl Rewriter {
     fn new(names: &BareNames, direction: Direction) -> Self {
         let watch = if names.0.is_empty() { Watch::Done } else { Watch::Header(0) };
-        Self { names: names.clone(), direction, watch, out: Vec::new() }
+        Self { names: names.clone(), direction, watch, rewritten: false, out: Vec::new() }
     }
 
     fn is_done(&self) -> bool {
@@ -287,6 +295,7 @@ impl Rewriter {
                         None => self.finish(),
                         Some((from, to)) if from.len() == held.len() => {
                             self.out.extend_from_slice(to);
+                            self.rewritten = true;
                             self.watch = Watch::Done;
                         }
                         Some(_) => {}

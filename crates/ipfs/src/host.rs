@@ -269,15 +269,16 @@ impl Host {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::ConnectionEstablished { peer_id: peer, connection_id, endpoint, .. } => {
-                if let Some(reply) = self.dials.remove(&connection_id) {
-                    let _ = reply.send(Ok(peer));
-                }
                 let address = endpoint.get_remote_address().clone();
                 let inbound = endpoint.is_listener();
                 let info = ConnectionInfo { address: address.clone(), inbound };
                 if self.parts.peers.connected(peer, connection_id, info) {
                     self.parts.bitswap.connected(peer);
                     self.pending.push_back(Event::PeerConnected { peer, address, inbound });
+                }
+                // Last, so that whoever dialled finds the peer connected.
+                if let Some(reply) = self.dials.remove(&connection_id) {
+                    let _ = reply.send(Ok(peer));
                 }
             }
             SwarmEvent::ConnectionClosed { peer_id: peer, connection_id, .. } => {

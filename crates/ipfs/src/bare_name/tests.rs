@@ -56,6 +56,20 @@ fn a_name_is_rewritten_once() {
 }
 
 #[test]
+fn a_proposal_with_a_slash_is_echoed_with_a_slash() {
+    let mut stream = BareNameStream::new(Pipe::new(INNER, 1), &BareNames::among(NAMES));
+    let mut proposal = vec![0; INNER.len()];
+
+    block_on(stream.write_all(HEADER)).unwrap();
+    block_on(stream.read_exact(&mut proposal)).unwrap();
+    assert_eq!(proposal, INNER);
+    block_on(stream.write_all(&INNER[HEADER.len()..])).unwrap();
+    block_on(stream.flush()).unwrap();
+
+    assert_eq!(stream.inner.written, INNER);
+}
+
+#[test]
 fn a_header_is_not_held_back() {
     // A listener answers with the header before it has read the proposal.
     let mut stream = BareNameStream::new(Pipe::new(b"", 1000), &BareNames::among(NAMES));
