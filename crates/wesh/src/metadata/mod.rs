@@ -1,8 +1,16 @@
 //! Metadata events and the state folded from them (`spec/wesh-protocol.md` §2.4, §3.6, §3.7).
+//!
+//! An entry of the metadata log carries a sealed envelope. [`open`] gives the [`Event`] inside, checked
+//! against the signature of its author; [`Index`] folds events into the state of the group, whatever the
+//! order in which they arrive.
 
+mod change;
 mod envelope;
 mod event;
+mod index;
 mod payload;
 
+pub use change::Change;
 pub use envelope::{OpenError, OpenedEvent, open, seal, seal_by_group};
 pub use event::{Credential, Event, EventError};
+pub use index::{ContactRecord, Index};

@@ -1,0 +1,50 @@
+//! Keys of the index and what its values begin with.
+
+use dunlin_base::GroupId;
+use dunlin_base::kv::ReadError;
+use dunlin_log::Position;
+
+use crate::tables::{self, damaged};
+
+/// What a row is about: the byte after the group id.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Tag {
+    Alias = b'A' as isize,
+    Contact = b'C' as isize,
+    Device = b'D' as isize,
+    Requests = b'E' as isize,
+    Group = b'G' as isize,
+    InitialMember = b'I' as isize,
+    KnownSeed = b'K' as isize,
+    Member = b'M' as isize,
+    Seed = b'R' as isize,
+    Served = b'S' as isize,
+    Credential = b'V' as isize,
+    Waiting = b'W' as isize,
+}
+
+/// A position as bytes that sort as the log does.
+pub(super) type Place = [u8; 40];
+
+pub(super) fn place(position: &Position) -> Place {
+    let mut place = [0; 40];
+    let (height, entry) = place.split_at_mut(8);
+    height.copy_from_slice(&position.height.to_be_bytes());
+    entry.copy_from_slice(position.id.digest());
+    place
+}
+
+pub(super) fn key(group: &GroupId, tag: Tag, item: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(33 + 72);
+    key.extend_from_slice(group.as_bytes());
+    key.push(tag as u8);
+    for part in item {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+/// Splits a value into the place that decided it and the rest.
+pub(super) fn first_place(row: &[u8]) -> Result<(&Place, &[u8]), ReadError> {
+    row.split_first_chunk().ok_or_else(|| damaged(tables::INDEX))
+}
