@@ -24,7 +24,7 @@ pub type Check = fn(&VectorFile, &mut Report) -> Result<(), String>;
 /// A family of files: answers with the check for the file, if it is one of the family.
 type Family = fn(&VectorFile) -> Option<Check>;
 
-/// All families. Of two that claim a file, the first gets it.
+/// All families. Each one that claims a file checks its part of it.
 const FAMILIES: &[Family] = &[
     crate::wesh_proto::check_for,
     crate::wesh_rotation::check_for,
@@ -35,6 +35,7 @@ const FAMILIES: &[Family] = &[
     crate::wesh_metadata::check_for,
     crate::wesh_ratchet::check_for,
     crate::wesh_log::check_for,
+    crate::wesh_logs_crypto::check_for,
     crate::go_log::check_for,
     crate::messenger_links::check_for,
 ];
@@ -73,6 +74,11 @@ impl VectorFile {
         self.producer().starts_with("go-ipfs-log")
     }
 
+    /// Whether the Go messenger made it.
+    pub fn is_messenger(&self) -> bool {
+        self.producer().starts_with("Go messenger")
+    }
+
     /// The software that made it.
     pub fn producer(&self) -> &str {
         self.json.get("producer").and_then(Value::as_str).unwrap_or_default()
@@ -83,8 +89,8 @@ impl VectorFile {
         self.json.get("generation").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The check that understands this file.
-    pub fn check(&self) -> Option<Check> {
-        FAMILIES.iter().find_map(|family| family(self))
+    /// The checks that understand this file.
+    pub fn checks(&self) -> Vec<Check> {
+        FAMILIES.iter().filter_map(|family| family(self)).collect()
     }
 }
