@@ -202,6 +202,7 @@ impl Group {
         proto::Group {
             secret: Vec::new(),
             secret_sig: Vec::new(),
+            group_type: proto::GroupType::Undefined.into(),
             sign_pub: self.sign_pub().as_bytes().to_vec(),
             link_key: self.link_key.as_bytes().to_vec(),
             ..self.to_proto()

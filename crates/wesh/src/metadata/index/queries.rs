@@ -199,7 +199,7 @@ impl Index {
             rows.push((*place, <[u8; 32]>::try_from(alias).ok()?, device));
             Some(())
         })?;
-        rows.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        rows.sort_unstable_by_key(|(place, ..)| std::cmp::Reverse(*place));
         for (_, alias, device) in rows {
             if self.member_of(read, &device)?.is_some_and(|member| (member == self.own_member) == own) {
                 return Ok(Some(alias));
@@ -209,12 +209,11 @@ impl Index {
     }
 }
 
-/// Takes every row of `range`; `take` answers with none when a row is damaged.
-fn collect_into(
-    read: &dyn Read,
-    range: &KeyRange,
-    take: &mut dyn FnMut(&[u8], &[u8]) -> Option<()>,
-) -> Result<(), ReadError> {
+/// What takes a key and its row; none when they are damaged.
+type Take<'t> = dyn FnMut(&[u8], &[u8]) -> Option<()> + 't;
+
+/// Takes every row of `range`.
+fn collect_into(read: &dyn Read, range: &KeyRange, take: &mut Take<'_>) -> Result<(), ReadError> {
     let mut intact = true;
     read.scan(tables::INDEX, range, Direction::Ascending, &mut |key, row| {
         if take(key, row).is_some() {
