@@ -7,7 +7,6 @@
 
 use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
 
 use dunlin_base::kv::{Batch, Direction, KeyRange, Table, Visit, after_prefix};
 use redb::{
@@ -122,9 +121,9 @@ impl Writer {
     }
 
     /// Applies `batch` in one step and returns the state after it.
-    pub fn commit(&mut self, batch: Batch, mode: Mode) -> Result<View, Failure> {
+    pub fn commit(&mut self, batch: &Batch, mode: Mode) -> Result<View, Failure> {
         let database = self.database.as_ref().ok_or(Failure::Stopped)?;
-        let bytes = self.deferred_bytes.saturating_add(memory_bytes(&batch));
+        let bytes = self.deferred_bytes.saturating_add(memory_bytes(batch));
         let mode = if bytes > DEFERRED_BYTES_MAX && mode == Mode::Deferred { Mode::Synced } else { mode };
         let flushes = match mode {
             Mode::Synced | Mode::Settled if !self.deferred.is_empty() => self.flushes + 1,
@@ -132,7 +131,7 @@ impl Writer {
         };
         let view = guard(|| {
             let mut tx = begin(database, mode)?;
-            apply(&mut tx, &batch)?;
+            apply(&mut tx, batch)?;
             if flushes > self.flushes {
                 tx.open_table(NOTES)?.insert(NOTE_FLUSHES, flushes)?;
             }
@@ -141,7 +140,7 @@ impl Writer {
         })?;
         match mode {
             Mode::Deferred => {
-                self.deferred.push(batch);
+                self.deferred.push(batch.clone());
                 self.deferred_bytes = bytes;
             }
             Mode::Synced | Mode::Settled => self.forget_deferred(),
@@ -162,16 +161,15 @@ impl Writer {
 
     fn open_database(&self) -> Result<Database, Failure> {
         let backend = self.sectors.backend();
-        let holes_allowed = backend.holes_allowed();
-        // A repair checks every page against its checksum, so that a hole where a page should be cannot pass.
-        let holes_allowed_in_repair = holes_allowed.clone();
+        let holes = backend.holes();
+        let holes_in_repair = holes.clone();
         let database = guard(|| {
             let mut builder = Builder::new();
             builder.set_cache_size(CACHE_BYTES_MAX);
-            builder.set_repair_callback(move |_| holes_allowed_in_repair.store(true, Ordering::Release));
+            builder.set_repair_callback(move |_| holes_in_repair.begin_repair());
             Ok(builder.create_with_backend(backend)?)
         })?;
-        holes_allowed.store(false, Ordering::Release);
+        holes.end_repair();
         Ok(database)
     }
 }
@@ -206,6 +204,16 @@ impl View {
             }
         };
         guard(|| Ok(self.rows.get(row)?.map(|value| value.value().to_vec())))
+    }
+
+    /// Whether everything is as `batch` would make it.
+    pub fn shows(&self, batch: &Batch) -> Result<bool, Failure> {
+        for (table, key, value) in batch.iter() {
+            if self.get(table, key)?.as_deref() != value {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Visits the pairs inside `range` in order.

@@ -99,6 +99,14 @@ pub struct SimDisk(Arc<Mutex<State>>);
 
 type Sector = [u8; SECTOR_BYTES];
 
+/// The end of a disk that was cut off.
+#[derive(Clone, Debug)]
+struct Cut {
+    start: usize,
+    bytes: Vec<u8>,
+    unsynced: BTreeMap<u64, Vec<Sector>>,
+}
+
 #[derive(Clone, Debug)]
 struct State {
     seed: u64,
@@ -110,6 +118,8 @@ struct State {
     /// Sectors that a failed sync forgot; only writing them again helps.
     forgotten: BTreeSet<u64>,
     synced_len: u64,
+    /// What was cut off since the last sync, first cut first.
+    cuts: Vec<Cut>,
     /// Sectors that take room.
     used: BTreeSet<u64>,
     faults: Faults,
@@ -128,6 +138,7 @@ impl SimDisk {
             unsynced: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             synced_len: 0,
+            cuts: Vec::new(),
             used: BTreeSet::new(),
             faults: Faults::none(),
             calls: 0,
@@ -284,9 +295,15 @@ impl State {
     }
 
     fn set_len(&mut self, len: usize) {
-        for sector in sectors_of(len, self.bytes.len()) {
-            self.remember(sector);
-            self.used.remove(&sector);
+        if len < self.bytes.len() {
+            let first = len.div_ceil(SECTOR_BYTES) as u64;
+            self.used.split_off(&first);
+            self.forgotten.split_off(&first);
+            self.cuts.push(Cut {
+                start: len,
+                bytes: self.bytes.split_off(len),
+                unsynced: self.unsynced.split_off(&first),
+            });
         }
         self.bytes.resize(len, 0);
     }
@@ -295,6 +312,7 @@ impl State {
         let forgotten = &self.forgotten;
         self.unsynced.retain(|sector, _| forgotten.contains(sector));
         self.synced_len = self.bytes.len() as u64;
+        self.cuts.clear();
     }
 
     /// Marks some of the unsynced sectors as written although they are not.
@@ -305,9 +323,15 @@ impl State {
     }
 
     fn lose_power(&mut self, rng: &mut ChaCha8Rng) {
-        let synced_len = usize::try_from(self.synced_len).unwrap_or(usize::MAX);
-        let len = if rng.next_u32() & 1 == 0 { synced_len } else { self.bytes.len() };
-        self.bytes.resize(synced_len.max(self.bytes.len()), 0);
+        let mut coin = || rng.next_u32() & 1 == 0;
+        let mut len_before = usize::try_from(self.synced_len).unwrap_or(usize::MAX);
+        // File systems keep the order of cutting and growing.
+        if coin() {
+            self.undo_cuts();
+        } else if let Some(cut) = self.cuts.last() {
+            len_before = cut.start;
+        }
+        let len = if coin() { len_before.min(self.bytes.len()) } else { self.bytes.len() };
         for (sector, versions) in std::mem::take(&mut self.unsynced) {
             let chosen = rng.next_u64() as usize % (versions.len() + 1);
             // Beyond the earlier versions is the one that was there last.
@@ -315,9 +339,19 @@ impl State {
                 self.put(sector, version);
             }
         }
-        self.bytes.resize(len, 0);
+        self.bytes.truncate(len);
         self.forgotten.clear();
+        self.cuts.clear();
         self.synced_len = len as u64;
+    }
+
+    fn undo_cuts(&mut self) {
+        while let Some(mut cut) = self.cuts.pop() {
+            self.bytes.truncate(cut.start);
+            self.bytes.append(&mut cut.bytes);
+            self.unsynced.split_off(&(cut.start.div_ceil(SECTOR_BYTES) as u64));
+            self.unsynced.append(&mut cut.unsynced);
+        }
     }
 
     fn remember(&mut self, sector: u64) {

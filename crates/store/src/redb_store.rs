@@ -58,12 +58,12 @@ impl RedbStore {
     /// # Errors
     /// [`CommitError`].
     pub fn settle(&self) -> Result<(), CommitError> {
-        self.commit_as(Batch::default(), Mode::Settled)
+        self.commit_as(&Batch::default(), Mode::Settled)
     }
 
-    fn commit_as(&self, batch: Batch, mode: Mode) -> Result<(), CommitError> {
+    fn commit_as(&self, batch: &Batch, mode: Mode) -> Result<(), CommitError> {
         let mut writer = self.lock_writer();
-        let commit = || {
+        let mut commit = || -> Result<(), Failure> {
             self.ensure_running(&mut writer)?;
             if batch.is_empty() && mode != Mode::Settled && !writer.has_deferred() {
                 return Ok(());
@@ -72,10 +72,14 @@ impl RedbStore {
             self.show(Some(view));
             Ok(())
         };
-        commit().map_err(|failure: Failure| {
-            self.restart(&mut writer);
-            if failure.is_full() { CommitError::Full } else { CommitError::Io(Box::new(failure)) }
-        })
+        let Err(failure) = commit() else { return Ok(()) };
+        self.restart(&mut writer);
+        match self.shown().map(|view| view.shows(batch)) {
+            // The disk has all of it: what failed came after, and opening again has synced it.
+            Some(Ok(true)) if mode == Mode::Synced && !writer.has_deferred() => Ok(()),
+            _ if failure.is_full() => Err(CommitError::Full),
+            _ => Err(CommitError::Io(Box::new(failure))),
+        }
     }
 
     fn read<T>(&self, read: impl FnOnce(&View) -> Result<T, Failure>) -> Result<T, ReadError> {
@@ -163,7 +167,7 @@ impl Store for RedbStore {
             Durability::Deferred => Mode::Deferred,
             Durability::Synced => Mode::Synced,
         };
-        self.commit_as(batch, mode)
+        self.commit_as(&batch, mode)
     }
 }
 

@@ -6,8 +6,9 @@
 //! that changed on the disk fails the tag, so the database meets only bytes that it wrote.
 //!
 //! A sector of zeros is a hole: space that was gained and never written. It reads as zeros where the database
-//! may meet such space, which is when it starts from nothing and when it repairs after a crash.
+//! may meet such space, which is while it repairs after a crash; at all other times it is damage.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -66,7 +67,7 @@ impl Sectors {
 
     /// Opens the sectors to a run of the database.
     pub fn backend(&self) -> Backend {
-        Backend { sectors: self.clone(), holes_allowed: Arc::default() }
+        Backend { sectors: self.clone(), holes: Arc::default() }
     }
 
     /// How many bytes of pages there are.
@@ -75,13 +76,17 @@ impl Sectors {
         Ok(sectors / PAGE_SECTORS * PAGE_BYTES as u64)
     }
 
-    fn read(&self, offset: u64, out: &mut [u8], holes_allowed: bool) -> io::Result<()> {
+    fn read(&self, offset: u64, out: &mut [u8], holes: &Holes) -> io::Result<()> {
         let Some(extent) = Extent::of(offset, out.len()) else { return Ok(()) };
         let mut raw = vec![0; extent.raw_bytes];
         self.0.disk.read(extent.position, &mut raw)?;
         let mut rest = out;
         for (piece, sector) in Pieces::of(offset, rest.len()).zip(raw.as_chunks_mut::<SECTOR_BYTES>().0) {
-            let clear = self.open(piece.sector, sector, holes_allowed)?;
+            let clear = if is_hole(sector) && holes.accept(piece.sector) {
+                &[0; CLEAR_BYTES]
+            } else {
+                self.open(piece.sector, sector)?
+            };
             let (part, behind) = rest.split_at_mut_checked(piece.len).ok_or_else(past_the_end)?;
             part.copy_from_slice(clear.get(piece.skip..piece.skip + piece.len).ok_or_else(past_the_end)?);
             rest = behind;
@@ -101,15 +106,33 @@ impl Sectors {
                 guard.get_or_insert_with(|| self.0.partial.lock().unwrap_or_else(PoisonError::into_inner));
                 let mut before = [0; SECTOR_BYTES];
                 self.0.disk.read(position(piece.sector), &mut before)?;
-                clear = *self.open(piece.sector, &mut before, true)?;
+                if !is_hole(&before) {
+                    clear = *self.open(piece.sector, &mut before)?;
+                }
             }
             let changed = clear.get_mut(piece.skip..piece.skip + piece.len).ok_or_else(past_the_end)?;
             changed.copy_from_slice(part);
             self.seal(piece.sector, &clear, sector)?;
             rest = behind;
         }
+        self.write_raw(extent, &raw)
+    }
+
+    fn write_raw(&self, extent: Extent, raw: &[u8]) -> io::Result<()> {
         self.lock_unsynced().extents.push(extent);
-        self.0.disk.write(extent.position, &raw)
+        self.0.disk.write(extent.position, raw)
+    }
+
+    /// Fills a hole with sealed zeros.
+    fn fill(&self, number: u64) -> io::Result<()> {
+        let _guard = self.0.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sector = [0; SECTOR_BYTES];
+        self.0.disk.read(position(number), &mut sector)?;
+        if !is_hole(&sector) {
+            return Ok(());
+        }
+        self.seal(number, &[0; CLEAR_BYTES], &mut sector)?;
+        self.write_raw(Extent::of_sector(number), &sector)
     }
 
     /// Makes lasting what was written, also what was written before a sync that failed.
@@ -154,17 +177,8 @@ impl Sectors {
         Ok(())
     }
 
-    fn open<'s>(
-        &self,
-        number: u64,
-        sector: &'s mut [u8; SECTOR_BYTES],
-        holes_allowed: bool,
-    ) -> io::Result<&'s [u8; CLEAR_BYTES]> {
-        let is_hole = sector.iter().all(|byte| *byte == 0);
+    fn open<'s>(&self, number: u64, sector: &'s mut [u8; SECTOR_BYTES]) -> io::Result<&'s [u8; CLEAR_BYTES]> {
         let (nonce, tag, body) = parts(sector)?;
-        if is_hole && holes_allowed {
-            return Ok(body);
-        }
         let aad = number.to_be_bytes();
         self.0
             .cipher
@@ -198,16 +212,64 @@ impl Nonces {
     }
 }
 
+/// Which holes the database may read.
+///
+/// A page may end in sectors that its checksum does not cover. When a crash leaves those as holes, the repair
+/// takes the page for whole, and rightly so. The holes that a repair met stay readable and are filled with the
+/// next sync after it, so that no later opening meets them.
+#[derive(Default)]
+pub struct Holes {
+    repairing: AtomicBool,
+    met: Mutex<BTreeSet<u64>>,
+}
+
+impl Holes {
+    /// Lets the database read holes from here on: it checks every page against its checksum.
+    pub fn begin_repair(&self) {
+        self.repairing.store(true, Ordering::Release);
+    }
+
+    /// From here on the database trusts what it reads.
+    pub fn end_repair(&self) {
+        self.repairing.store(false, Ordering::Release);
+    }
+
+    fn accept(&self, sector: u64) -> bool {
+        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.repairing.load(Ordering::Acquire) {
+            met.insert(sector);
+        }
+        met.contains(&sector)
+    }
+
+    /// Hands out the holes to fill. There are none during the repair: it must work on a full disk.
+    fn take(&self) -> BTreeSet<u64> {
+        if self.repairing.load(Ordering::Acquire) {
+            return BTreeSet::new();
+        }
+        std::mem::take(&mut self.met.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// The sealed sectors during one run of the database.
 pub struct Backend {
     sectors: Sectors,
-    holes_allowed: Arc<AtomicBool>,
+    holes: Arc<Holes>,
 }
 
 impl Backend {
-    /// The switch that lets holes be read as zeros.
-    pub fn holes_allowed(&self) -> Arc<AtomicBool> {
-        self.holes_allowed.clone()
+    /// Which holes this run may read.
+    pub fn holes(&self) -> Arc<Holes> {
+        self.holes.clone()
+    }
+
+    fn fill_holes(&self) -> io::Result<()> {
+        let len = self.len()? / PAGE_BYTES as u64 * PAGE_SECTORS;
+        self.holes
+            .take()
+            .into_iter()
+            .take_while(|sector| *sector < len)
+            .try_for_each(|sector| self.sectors.fill(sector))
     }
 }
 
@@ -223,7 +285,7 @@ impl StorageBackend for Backend {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.sectors.read(offset, out, self.holes_allowed.load(Ordering::Acquire))
+        self.sectors.read(offset, out, &self.holes)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -234,6 +296,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.fill_holes()?;
         // A disk that says only now that it is full has taken the writes: whether they last is not known,
         // and "full" would promise that nothing is stored.
         self.sectors.sync().map_err(|error| if is_full(&error) { io::Error::other(error) } else { error })
@@ -252,6 +315,10 @@ struct Extent {
 }
 
 impl Extent {
+    fn of_sector(sector: u64) -> Self {
+        Self { position: position(sector), raw_bytes: SECTOR_BYTES }
+    }
+
     fn of(offset: u64, len: usize) -> Option<Self> {
         let first = Pieces::of(offset, len).next()?.sector;
         let last = Pieces::of(offset.saturating_add(len as u64 - 1), 1).next()?.sector;
@@ -298,6 +365,11 @@ impl Iterator for Pieces {
     }
 }
 
+/// Whether the sector is space that was gained and never written.
+fn is_hole(sector: &[u8; SECTOR_BYTES]) -> bool {
+    sector.iter().all(|byte| *byte == 0)
+}
+
 /// Where a sector lies on the disk: behind the header, which has the first place.
 fn position(sector: u64) -> u64 {
     (sector + 1).saturating_mul(SECTOR_BYTES as u64)
@@ -341,7 +413,7 @@ mod tests {
             (start, len) in (0..PAGES * PAGE_BYTES, 0..PAGES * PAGE_BYTES),
         ) {
             let backend = sectors_on(&SimDisk::new(1)).backend();
-            backend.holes_allowed().store(true, Ordering::Release);
+            backend.holes().begin_repair();
             backend.set_len((PAGES * PAGE_BYTES) as u64).unwrap();
             let mut model = vec![0; PAGES * PAGE_BYTES];
             for (offset, len, byte) in writes {
@@ -380,10 +452,13 @@ mod tests {
         backend.write(10, b"abc").unwrap();
 
         assert!(backend.read(PAGE_BYTES as u64, &mut [0; 8]).is_err());
-        backend.holes_allowed().store(true, Ordering::Release);
+        backend.read(10, &mut [0; 3]).unwrap();
+        backend.holes().begin_repair();
         let mut out = [9; 8];
         backend.read(PAGE_BYTES as u64, &mut out).unwrap();
         assert_eq!(out, [0; 8]);
+        backend.holes().end_repair();
+        backend.read(PAGE_BYTES as u64, &mut out).unwrap();
         assert!(backend.read(2 * PAGE_BYTES as u64, &mut out).is_err(), "behind the end");
     }
 
