@@ -1,0 +1,79 @@
+//! Messages that are in the log but cannot be opened.
+
+use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
+use dunlin_base::{DeviceId, EntryId, GroupId};
+use dunlin_wesh::engine::{Ctx, WaitCause};
+
+use super::{Messenger, conversations};
+use crate::notice::Notice;
+use crate::rows::{ClosedRow, StoredCause, group_entry, put_row, read_row};
+use crate::tables;
+
+/// Closed messages that are looked at to say what they wait for.
+const CLOSED_LOOKED_AT_MAX: usize = 1000;
+
+impl Messenger {
+    /// Notes a message that cannot be opened, or why it still cannot.
+    pub(super) fn close(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        entry: &EntryId,
+        cause: WaitCause,
+    ) -> Result<(), ReadError> {
+        let Some(mut conversation) = conversations::row(ctx.tx, group)? else { return Ok(()) };
+        let key = group_entry(group, entry);
+        let before: Option<ClosedRow> = read_row(ctx.tx, tables::CLOSED, &key)?;
+        if before.is_none() {
+            conversation.closed = conversation.closed.saturating_add(1);
+            conversations::put(ctx.tx, group, &conversation);
+            self.notify(Notice::ConversationChanged(*group));
+        }
+        let (cause, device) = stored(cause);
+        let row = ClosedRow {
+            cause: cause.into(),
+            device: device.map(|device| device.as_bytes().to_vec()).unwrap_or_default(),
+            since_ms: before.map_or(ctx.now.as_millis(), |before| before.since_ms),
+        };
+        put_row(ctx.tx, tables::CLOSED, &key, &row);
+        Ok(())
+    }
+
+    /// Notes that a message was opened after all.
+    pub(super) fn reopen(
+        &mut self,
+        tx: &mut Tx<'_>,
+        group: &GroupId,
+        entry: &EntryId,
+    ) -> Result<(), ReadError> {
+        let key = group_entry(group, entry);
+        if !tx.contains(tables::CLOSED, &key)? {
+            return Ok(());
+        }
+        tx.delete(tables::CLOSED, &key);
+        if let Some(mut conversation) = conversations::row(tx, group)? {
+            conversation.closed = conversation.closed.saturating_sub(1);
+            conversations::put(tx, group, &conversation);
+            self.notify(Notice::ConversationChanged(*group));
+        }
+        Ok(())
+    }
+}
+
+/// The closed messages of a conversation, by cause.
+pub(super) fn causes(read: &dyn Read, group: &GroupId) -> Result<Vec<StoredCause>, ReadError> {
+    let range = KeyRange::prefix(group.as_bytes());
+    let rows = read.collect(tables::CLOSED, &range, Direction::Ascending, CLOSED_LOOKED_AT_MAX)?;
+    let decode = |row: &[u8]| <ClosedRow as prost::Message>::decode(row).ok();
+    Ok(rows.iter().filter_map(|(_, row)| decode(row)).map(|row| row.cause()).collect())
+}
+
+fn stored(cause: WaitCause) -> (StoredCause, Option<DeviceId>) {
+    match cause {
+        WaitCause::KeyNotReceived { device } => (StoredCause::KeyNotReceived, Some(device)),
+        WaitCause::DeviceUnknown { device } => (StoredCause::DeviceUnknown, Some(device)),
+        WaitCause::SentBeforeKey { device } => (StoredCause::SentBeforeKey, Some(device)),
+        WaitCause::BeyondWindow { device } => (StoredCause::BeyondWindow, Some(device)),
+        _ => (StoredCause::Unreadable, None),
+    }
+}

@@ -1,0 +1,32 @@
+//! What watchers are told.
+
+use dunlin_base::{AccountId, EntryId, GroupId};
+
+/// Something on the screen is different now. It says where to look, not what is there: whoever watches reads
+/// it again, so that a notice that comes late or twice does no harm.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Notice {
+    /// The own name is another.
+    ProfileChanged,
+    /// A contact or a request is new or stands elsewhere.
+    ContactChanged(AccountId),
+    /// A contact or a request is gone.
+    ContactRemoved(AccountId),
+    /// A conversation is new, or its name, members, unread count or reach is another.
+    ConversationChanged(GroupId),
+    /// A message is new.
+    MessageAdded {
+        /// In which conversation.
+        group: GroupId,
+        /// The message.
+        entry: EntryId,
+    },
+    /// A message has another state or place.
+    MessageChanged {
+        /// In which conversation.
+        group: GroupId,
+        /// The message.
+        entry: EntryId,
+    },
+}
