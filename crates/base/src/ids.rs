@@ -82,6 +82,12 @@ impl PeerId {
         fits.then(|| Self(bytes.to_vec()))
     }
 
+    /// Takes a binary form whose length is known to fit.
+    pub fn from_array<const N: usize>(bytes: [u8; N]) -> Self {
+        const { assert!(N > 0 && N <= PEER_ID_BYTES_MAX) };
+        Self(bytes.to_vec())
+    }
+
     /// The binary form.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -4,8 +4,7 @@
 //! it is and given randomness, and it answers with actions for the shell to carry out.
 
 pub mod contact;
-// The engine joins once what it stands on is there.
-// pub mod engine;
+pub mod engine;
 pub mod errors;
 pub mod group;
 pub mod handshake;

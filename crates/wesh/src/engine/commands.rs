@@ -4,11 +4,14 @@ use std::ops::ControlFlow;
 
 use dunlin_base::kv::{Direction, Read, ReadError};
 use dunlin_base::keys::KeyError;
-use dunlin_base::{AccountId, EntryId, GroupId};
+use dunlin_base::{EntryId, GroupId};
+use dunlin_log::{Entry, Position};
 
 use super::fold::{MessageRow, group_entry_key};
+use super::groups::ActiveGroup;
 use super::{Ctx, Engine, MessageEvent, MetadataEvent, StoreKind};
-use crate::contact::{Contact, ContactState};
+use crate::contact::ContactRefusal;
+use crate::errors::{Code, Coded};
 use crate::group::{Group, GroupError, GroupKind};
 use crate::message::{self, SealError};
 use crate::metadata::{self, Event as MetadataKind};
@@ -38,21 +41,15 @@ pub enum CommandError {
     /// The group was joined before.
     #[error("this account is in that group already")]
     AlreadyJoined,
+    /// The account is not in that group.
+    #[error("this account is not in that group")]
+    NotJoined,
     /// The invitation is damaged.
     #[error("the invitation is not valid: {0}")]
     Invitation(#[from] GroupError),
-    /// The contact is this account itself.
-    #[error("that contact is this account itself")]
-    OwnAccount,
-    /// The contact was added before.
-    #[error("that contact was added before")]
-    AlreadyAdded,
-    /// The contact is blocked; unblock it first.
-    #[error("that contact is blocked")]
-    Blocked,
-    /// There is no request, contact or block to act on.
-    #[error("that contact is not in a state in which this can be done")]
-    WrongState,
+    /// The contact is not in a state in which this can be done: the refusal says which.
+    #[error(transparent)]
+    Contact(#[from] ContactRefusal),
     /// A contact that is to be asked needs a rendezvous seed.
     #[error("the contact carries no rendezvous seed, so it cannot be asked")]
     NoSeed,
@@ -68,6 +65,23 @@ pub enum CommandError {
     /// The message could not be sealed.
     #[error("the message could not be sealed: {0}")]
     Seal(#[source] SealError),
+}
+
+impl Coded for CommandError {
+    fn codes(&self) -> Vec<Code> {
+        match self {
+            Self::Read(_) => vec![Code::ErrDbRead],
+            Self::UnknownGroup => vec![Code::ErrInternal, Code::ErrInternal, Code::ErrInvalidInput],
+            Self::NotActive => vec![Code::ErrGroupMissing, Code::ErrGroupUnknown],
+            Self::WrongKind => vec![Code::ErrGroupInvalidType],
+            Self::AlreadyJoined | Self::NotJoined => vec![Code::ErrOrbitDbAppend, Code::ErrInvalidInput],
+            Self::Invitation(error) => [vec![Code::ErrOrbitDbAppend], error.codes()].concat(),
+            Self::Contact(refusal) => [vec![Code::ErrOrbitDbAppend], refusal.codes()].concat(),
+            Self::NoSeed | Self::TooLong { .. } => vec![Code::ErrInvalidInput],
+            Self::Key(_) => vec![Code::ErrDeserialization],
+            Self::Seal(_) => vec![Code::ErrCryptoEncrypt],
+        }
+    }
 }
 
 impl Engine {
@@ -107,9 +121,9 @@ impl Engine {
     /// Leaves a group and stops to use it. Its members are not told; its history stays on this device.
     ///
     /// # Errors
-    /// [`CommandError::UnknownGroup`] or [`CommandError::WrongKind`].
+    /// [`CommandError::NotJoined`] or [`CommandError::WrongKind`].
     pub fn leave_group(&mut self, ctx: &mut Ctx<'_, '_>, id: &GroupId) -> Result<(), CommandError> {
-        let group = self.known_group(ctx.tx, id)?.ok_or(CommandError::UnknownGroup)?;
+        let group = self.known_group(ctx.tx, id)?.ok_or(CommandError::NotJoined)?;
         if group.kind() != GroupKind::MultiMember {
             return Err(CommandError::WrongKind);
         }
@@ -169,129 +183,8 @@ impl Engine {
         Ok(entry)
     }
 
-    /// Asks somebody to become a contact; `own_metadata` introduces this account to them.
-    ///
-    /// # Errors
-    /// [`CommandError::OwnAccount`], [`CommandError::AlreadyAdded`], [`CommandError::Blocked`] (blocked stays
-    /// blocked, `spec/security.md` Q6), or [`CommandError::NoSeed`].
-    pub fn request_contact(
-        &mut self,
-        ctx: &mut Ctx<'_, '_>,
-        contact: &Contact,
-        own_metadata: &[u8],
-    ) -> Result<(), CommandError> {
-        if contact.account == self.account_id() {
-            return Err(CommandError::OwnAccount);
-        }
-        if contact.seed.is_none() {
-            return Err(CommandError::NoSeed);
-        }
-        Group::contact(&self.keys, &contact.account)?;
-        let account = self.account_group();
-        let active = self.active(&account)?;
-        if self.has_request(ctx.tx, &contact.account)? {
-            return self.accept_contact(ctx, &contact.account);
-        }
-        let event = match active.index.contact_state(ctx.tx, &contact.account)? {
-            Some(ContactState::Added) => return Err(CommandError::AlreadyAdded),
-            Some(ContactState::Blocked) => return Err(CommandError::Blocked),
-            Some(ContactState::Removed | ContactState::Discarded | ContactState::Received) => {
-                MetadataKind::contact_sent(&active.own, contact.account)
-            }
-            _ => MetadataKind::contact_enqueued(&active.own, contact.clone(), own_metadata),
-        };
-        self.append_event(ctx, &account, &event)?;
-        self.finish(ctx)?;
-        Ok(())
-    }
-
-    /// Accepts the request of `contact`, and activates the group shared with it.
-    ///
-    /// # Errors
-    /// [`CommandError::WrongState`] when there is no such request.
-    pub fn accept_contact(
-        &mut self,
-        ctx: &mut Ctx<'_, '_>,
-        contact: &AccountId,
-    ) -> Result<(), CommandError> {
-        let request = self.take_request(ctx, contact)?;
-        let account = self.account_group();
-        let own = &self.active(&account)?.own;
-        let accepted = MetadataKind::contact_accepted(own, *contact);
-        match request {
-            Some(request) => {
-                let received = MetadataKind::contact_received(own, request.contact);
-                self.append_event(ctx, &account, &received)?;
-            }
-            None if self.contact_state(ctx.tx, contact)? == Some(ContactState::Received) => {}
-            None => return Err(CommandError::WrongState),
-        }
-        self.append_event(ctx, &account, &accepted)?;
-        let group = self.contact_group(contact)?;
-        self.activate(ctx, &group)
-    }
-
-    /// Refuses the request of `contact`. The other side is not told.
-    ///
-    /// # Errors
-    /// [`CommandError::WrongState`] when there is no such request.
-    pub fn discard_contact(
-        &mut self,
-        ctx: &mut Ctx<'_, '_>,
-        contact: &AccountId,
-    ) -> Result<(), CommandError> {
-        if self.take_request(ctx, contact)?.is_some() {
-            return Ok(());
-        }
-        if self.contact_state(ctx.tx, contact)? != Some(ContactState::Received) {
-            return Err(CommandError::WrongState);
-        }
-        self.append_contact_event(ctx, contact, MetadataKind::contact_discarded)
-    }
-
-    /// Blocks `contact`: its requests are dropped until it is unblocked.
-    ///
-    /// # Errors
-    /// [`CommandError::OwnAccount`], or [`CommandError::Blocked`] when it is blocked already.
-    pub fn block_contact(&mut self, ctx: &mut Ctx<'_, '_>, contact: &AccountId) -> Result<(), CommandError> {
-        if *contact == self.account_id() {
-            return Err(CommandError::OwnAccount);
-        }
-        if self.contact_state(ctx.tx, contact)? == Some(ContactState::Blocked) {
-            return Err(CommandError::Blocked);
-        }
-        self.take_request(ctx, contact)?;
-        self.append_contact_event(ctx, contact, MetadataKind::contact_blocked)
-    }
-
-    /// Takes a block back.
-    ///
-    /// # Errors
-    /// [`CommandError::WrongState`] unless it is blocked.
-    pub fn unblock_contact(
-        &mut self,
-        ctx: &mut Ctx<'_, '_>,
-        contact: &AccountId,
-    ) -> Result<(), CommandError> {
-        if self.contact_state(ctx.tx, contact)? != Some(ContactState::Blocked) {
-            return Err(CommandError::WrongState);
-        }
-        self.append_contact_event(ctx, contact, MetadataKind::contact_unblocked)
-    }
-
-    /// The state in which the account log has `contact`.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn contact_state(
-        &self,
-        read: &dyn Read,
-        contact: &AccountId,
-    ) -> Result<Option<ContactState>, ReadError> {
-        self.active(&self.account_group())?.index.contact_state(read, contact)
-    }
-
-    /// Visits the opened messages of an active group in the order of its log.
+    /// Visits the opened messages of an active group in the order of its log, from the one that follows
+    /// `after` on, or from the end at which `direction` begins.
     ///
     /// # Errors
     /// [`CommandError::NotActive`], or when the store cannot be read.
@@ -299,30 +192,18 @@ impl Engine {
         &self,
         read: &dyn Read,
         group: &GroupId,
+        after: Option<Position>,
         direction: Direction,
-        visit: &mut dyn FnMut(MessageEvent, &[EntryId]) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(MessageEvent) -> ControlFlow<()>,
     ) -> Result<(), CommandError> {
         let active = self.groups.get(group).ok_or(CommandError::NotActive)?;
-        let own_device = active.own_device();
         let mut failed = None;
-        active.messages.log.walk(read, None, direction, &mut |joined| {
-            let read_row = || -> Result<Option<MessageEvent>, ReadError> {
-                let row = read.get(crate::tables::MESSAGES, &group_entry_key(group, &joined.id))?;
-                let Some(row) = row.as_deref().and_then(MessageRow::decode) else { return Ok(None) };
-                let Some(member) = active.index.member_of(read, &row.device)? else { return Ok(None) };
-                Ok(Some(MessageEvent {
-                    group: *group,
-                    entry: joined.id,
-                    position: joined.position,
-                    device: row.device,
-                    member,
-                    counter: row.counter,
-                    payload: row.payload.to_vec(),
-                    own: row.device == own_device,
-                }))
-            };
-            match read_row() {
-                Ok(Some(message)) => visit(message, joined.entry.next()),
+        active.messages.log.walk(read, after, direction, &mut |position, entry| {
+            if Some(position) == after {
+                return ControlFlow::Continue(());
+            }
+            match self.shown(read, active, position, &entry) {
+                Ok(Some(message)) => visit(message),
                 Ok(None) => ControlFlow::Continue(()),
                 Err(error) => {
                     failed = Some(error);
@@ -333,7 +214,47 @@ impl Engine {
         failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Visits the metadata events of an active group that open, in the order of its log.
+    /// One opened message of an active group; `None` when there is no such message, or it waits.
+    ///
+    /// # Errors
+    /// [`CommandError::NotActive`], or when the store cannot be read.
+    pub fn message(
+        &self,
+        read: &dyn Read,
+        group: &GroupId,
+        id: &EntryId,
+    ) -> Result<Option<MessageEvent>, CommandError> {
+        let active = self.groups.get(group).ok_or(CommandError::NotActive)?;
+        let Some(position) = active.messages.log.position(read, *id)? else { return Ok(None) };
+        let Some(entry) = active.messages.log.entry(read, *id)? else { return Ok(None) };
+        Ok(self.shown(read, active, position, &entry)?)
+    }
+
+    fn shown(
+        &self,
+        read: &dyn Read,
+        active: &ActiveGroup,
+        position: Position,
+        entry: &Entry,
+    ) -> Result<Option<MessageEvent>, ReadError> {
+        let group = active.group.id();
+        let row = read.get(crate::tables::MESSAGES, &group_entry_key(&group, &position.id))?;
+        let Some(row) = row.as_deref().and_then(MessageRow::decode) else { return Ok(None) };
+        let Some(member) = active.index.member_of(read, &row.device)? else { return Ok(None) };
+        Ok(Some(MessageEvent {
+            group,
+            entry: position.id,
+            position,
+            device: row.device,
+            member,
+            counter: row.counter,
+            parents: entry.next().to_vec(),
+            payload: row.payload.to_vec(),
+            own: row.device == active.own_device(),
+        }))
+    }
+
+    /// Visits the metadata events of an active group that open, like [`Self::visit_messages`].
     ///
     /// # Errors
     /// [`CommandError::NotActive`], or when the store cannot be read.
@@ -341,18 +262,22 @@ impl Engine {
         &self,
         read: &dyn Read,
         group: &GroupId,
+        after: Option<Position>,
         direction: Direction,
         visit: &mut dyn FnMut(MetadataEvent) -> ControlFlow<()>,
     ) -> Result<(), CommandError> {
         let active = self.groups.get(group).ok_or(CommandError::NotActive)?;
-        active.metadata.log.walk(read, None, direction, &mut |joined| {
-            let opened = dunlin_orbitdb::operation::decode_value(joined.entry.payload())
+        active.metadata.log.walk(read, after, direction, &mut |position, entry| {
+            if Some(position) == after {
+                return ControlFlow::Continue(());
+            }
+            let opened = dunlin_orbitdb::operation::decode_value(entry.payload())
                 .and_then(|value| metadata::open(&active.group, &value).ok());
             let Some(event) = opened else { return ControlFlow::Continue(()) };
             visit(MetadataEvent {
                 group: *group,
-                entry: joined.id,
-                position: joined.position,
+                entry: position.id,
+                position,
                 event,
                 changes: Vec::new(),
             })
@@ -364,7 +289,7 @@ impl Engine {
         &self,
         group: &GroupId,
         payload: &[u8],
-    ) -> Result<&super::groups::ActiveGroup, CommandError> {
+    ) -> Result<&ActiveGroup, CommandError> {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(CommandError::TooLong { bytes: payload.len() });
         }
@@ -375,19 +300,6 @@ impl Engine {
         let account = self.account_group();
         let event = MetadataKind::group_joined(&self.active(&account)?.own, group.clone());
         self.append_event(ctx, &account, &event)?;
-        Ok(())
-    }
-
-    fn append_contact_event(
-        &mut self,
-        ctx: &mut Ctx<'_, '_>,
-        contact: &AccountId,
-        event: impl FnOnce(&crate::group::OwnMember, AccountId) -> MetadataKind,
-    ) -> Result<(), CommandError> {
-        let account = self.account_group();
-        let event = event(&self.active(&account)?.own, *contact);
-        self.append_event(ctx, &account, &event)?;
-        self.finish(ctx)?;
         Ok(())
     }
 }

@@ -88,7 +88,7 @@ impl Engine {
         let log = &self.active(group)?.messages.log;
         let mut lowest = u64::MAX;
         for entry in &unsent {
-            lowest = lowest.min(log.position(ctx.tx, entry)?.map_or(u64::MAX, |position| position.height));
+            lowest = lowest.min(log.position(ctx.tx, *entry)?.map_or(u64::MAX, |position| position.height));
         }
         let mut reached = Vec::new();
         let mut seen: BTreeSet<EntryId> = shown.iter().copied().collect();
@@ -100,11 +100,11 @@ impl Engine {
             if unsent.is_empty() || seen.len() > LOOK_ENTRIES_MAX {
                 break;
             }
-            let above = log.position(ctx.tx, &id)?.is_some_and(|position| position.height > lowest);
+            let above = log.position(ctx.tx, id)?.is_some_and(|position| position.height > lowest);
             if !above {
                 continue;
             }
-            let Some(entry) = log.entry(ctx.tx, &id)? else { continue };
+            let Some(entry) = log.entry(ctx.tx, id)? else { continue };
             queue.extend(entry.next().iter().filter(|parent| seen.insert(**parent)));
         }
         for entry in reached {

@@ -1,6 +1,6 @@
 //! What the engine tells those above it.
 
-use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, Time};
+use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, PeerId, Time};
 use dunlin_log::Position;
 
 use crate::contact::Contact;
@@ -60,13 +60,15 @@ pub enum Event {
         /// When.
         at: Time,
     },
-    /// A device of a group came into reach or went out of it.
+    /// A host that speaks for a device of a group came into reach or went out of it.
     Presence {
         /// In which group.
         group: GroupId,
+        /// The host.
+        peer: PeerId,
         /// The device.
         device: DeviceId,
-        /// Whether a host that speaks for it is connected.
+        /// Whether it came or went.
         online: bool,
     },
 }
@@ -101,6 +103,8 @@ pub struct MessageEvent {
     pub member: MemberId,
     /// The number of the message among those of its device.
     pub counter: u64,
+    /// The entries that its writer had seen last.
+    pub parents: Vec<EntryId>,
     /// What the application sent.
     pub payload: Vec<u8>,
     /// Whether this device sent it.

@@ -1,14 +1,16 @@
 //! What joined a log is opened, folded into state, and told.
 
+use std::ops::ControlFlow;
+
 use dunlin_base::kv::{Direction, Read, ReadError};
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId};
-use dunlin_log::{AppendError, Joined, Verdict};
+use dunlin_log::{AppendError, Joined, Position, Verdict};
 use dunlin_orbitdb::operation;
 
 use super::groups::ActiveGroup;
 use super::{CommandError, Ctx, Engine, Event, MessageEvent, MetadataEvent, StoreKind, WaitCause};
 use crate::contact::ContactState;
-use crate::group::{Group, GroupKind};
+use crate::group::Group;
 use crate::message::{self, OpenMessageError};
 use crate::metadata::{self, Change, Event as MetadataKind};
 use crate::tables;
@@ -26,14 +28,18 @@ impl Engine {
             if batch.more {
                 self.backlog.insert((group, kind));
             }
-            for moved in &batch.moved {
-                self.note_move(ctx, &group, kind, moved)?;
-            }
-            if kind == StoreKind::Metadata && !batch.moved.is_empty() {
-                self.fold_again(ctx, &group)?;
-            }
             for joined in batch.joined {
                 self.fold(ctx, &group, kind, joined)?;
+            }
+            for voided in &batch.voided {
+                ctx.tx.delete(tables::MESSAGES, &group_entry_key(&group, voided));
+            }
+            match kind {
+                StoreKind::Metadata if batch.reordered || !batch.voided.is_empty() => {
+                    self.fold_again(ctx, &group)?;
+                }
+                StoreKind::Messages if batch.reordered => self.note_moves(ctx, &group)?,
+                _ => {}
             }
         }
         Ok(())
@@ -92,10 +98,6 @@ impl Engine {
         kind: StoreKind,
         joined: Joined,
     ) -> Result<(), ReadError> {
-        for (former, void) in &joined.voided {
-            debug_assert!(*void, "only voiding is reported");
-            self.forget_void(ctx, group, kind, former)?;
-        }
         if joined.void || !matches!(joined.verdict, Verdict::Accept) {
             return Ok(());
         }
@@ -283,7 +285,7 @@ impl Engine {
         let own = *device == active.own_device();
         for (counter, id) in message::waiting(ctx.tx, group, device)? {
             let active = self.active(group)?;
-            let Some(entry) = active.messages.log.entry(ctx.tx, &id)? else { continue };
+            let Some(entry) = active.messages.log.entry(ctx.tx, id)? else { continue };
             let Some(value) = operation::decode_value(entry.payload()) else { continue };
             let Ok(headers) = message::open_headers(&active.group, &value) else { continue };
             match message::open_message(ctx.tx, &active.group, id, &headers, &value) {
@@ -316,8 +318,14 @@ impl Engine {
         own: bool,
     ) -> Result<(), ReadError> {
         let active = self.active(group)?;
-        let Some(position) = active.messages.log.position(ctx.tx, &entry)? else { return Ok(()) };
-        let row = MessageRow { device: opened.device, counter: opened.counter, payload: &opened.plaintext };
+        let Some(position) = active.messages.log.position(ctx.tx, entry)? else { return Ok(()) };
+        let Some(parents) = active.messages.log.entry(ctx.tx, entry)? else { return Ok(()) };
+        let row = MessageRow {
+            height: position.height,
+            device: opened.device,
+            counter: opened.counter,
+            payload: &opened.plaintext,
+        };
         ctx.tx.put(tables::MESSAGES, &group_entry_key(group, &entry), &row.encode());
         self.events.push_back(Event::Message(MessageEvent {
             group: *group,
@@ -326,28 +334,30 @@ impl Engine {
             device: opened.device,
             member,
             counter: opened.counter,
+            parents: parents.next().to_vec(),
             payload: opened.plaintext,
             own,
         }));
         Ok(())
     }
 
-    fn note_move(
-        &mut self,
-        ctx: &mut Ctx<'_, '_>,
-        group: &GroupId,
-        kind: StoreKind,
-        moved: &dunlin_log::Moved,
-    ) -> Result<(), ReadError> {
-        let shown = kind == StoreKind::Messages
-            && ctx.tx.contains(tables::MESSAGES, &group_entry_key(group, &moved.id))?;
-        if shown {
-            self.events.push_back(Event::Moved {
-                group: *group,
-                entry: moved.id,
-                from: moved.from,
-                to: moved.to,
-            });
+    /// Tells which shown messages stand elsewhere, after a late parent changed the order of their log.
+    fn note_moves(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId) -> Result<(), ReadError> {
+        let active = self.active(group)?;
+        let mut order = Vec::new();
+        active.messages.log.walk(ctx.tx, None, Direction::Ascending, &mut |position, _| {
+            order.push(position);
+            ControlFlow::Continue(())
+        })?;
+        for to in order {
+            let key = group_entry_key(group, &to.id);
+            let Some(row) = ctx.tx.get(tables::MESSAGES, &key)? else { continue };
+            let Some(shown) = MessageRow::decode(&row).filter(|shown| shown.height != to.height) else {
+                continue;
+            };
+            let from = Position { height: shown.height, id: to.id };
+            ctx.tx.put(tables::MESSAGES, &key, &MessageRow { height: to.height, ..shown }.encode());
+            self.events.push_back(Event::Moved { group: *group, entry: to.id, from, to });
         }
         Ok(())
     }
@@ -357,41 +367,19 @@ impl Engine {
         let active = self.active(group)?;
         active.index.clear(ctx.tx)?;
         let mut events = Vec::new();
-        active.metadata.log.walk(ctx.tx, None, Direction::Ascending, &mut |joined| {
-            if let Some(value) = operation::decode_value(joined.entry.payload())
+        active.metadata.log.walk(ctx.tx, None, Direction::Ascending, &mut |position, entry| {
+            if let Some(value) = operation::decode_value(entry.payload())
                 && let Ok(event) = metadata::open(&active.group, &value)
             {
-                events.push((joined.position, event));
+                events.push((position, event));
             }
-            std::ops::ControlFlow::Continue(())
+            ControlFlow::Continue(())
         })?;
         for (position, event) in &events {
             active.index.apply(ctx.tx, *position, event)?;
         }
         Ok(())
     }
-
-    /// Takes back an entry that turned out to be the later copy of one and the same sealed value.
-    fn forget_void(
-        &mut self,
-        ctx: &mut Ctx<'_, '_>,
-        group: &GroupId,
-        kind: StoreKind,
-        entry: &EntryId,
-    ) -> Result<(), ReadError> {
-        match kind {
-            StoreKind::Metadata => self.fold_again(ctx, group),
-            StoreKind::Messages => {
-                ctx.tx.delete(tables::MESSAGES, &group_entry_key(group, entry));
-                Ok(())
-            }
-        }
-    }
-}
-
-/// The kind of a group, for errors that depend on it.
-pub(super) fn is_account(group: &Group) -> bool {
-    group.kind() == GroupKind::Account
 }
 
 /// Key of the tables that hold something for an entry of a group: both raw, 32 bytes each.
@@ -399,8 +387,10 @@ pub(super) fn group_entry_key(group: &GroupId, entry: &EntryId) -> Vec<u8> {
     [group.as_bytes().as_slice(), entry.digest()].concat()
 }
 
-/// A row of [`tables::MESSAGES`]: raw device key, big-endian counter, plaintext.
+/// A row of [`tables::MESSAGES`]: big-endian height, raw device key, big-endian counter, plaintext.
+#[derive(Clone, Copy)]
 pub(super) struct MessageRow<'p> {
+    pub height: u64,
     pub device: DeviceId,
     pub counter: u64,
     pub payload: &'p [u8],
@@ -408,13 +398,16 @@ pub(super) struct MessageRow<'p> {
 
 impl<'p> MessageRow<'p> {
     fn encode(&self) -> Vec<u8> {
-        [self.device.as_bytes().as_slice(), &self.counter.to_be_bytes(), self.payload].concat()
+        let (height, counter) = (self.height.to_be_bytes(), self.counter.to_be_bytes());
+        [&height, self.device.as_bytes().as_slice(), &counter, self.payload].concat()
     }
 
     pub fn decode(row: &'p [u8]) -> Option<Self> {
-        let (device, rest) = row.split_at_checked(32)?;
+        let (height, rest) = row.split_first_chunk::<8>()?;
+        let (device, rest) = rest.split_at_checked(32)?;
         let (counter, payload) = rest.split_first_chunk::<8>()?;
         let device = DeviceId::from_bytes(device).ok()?;
-        Some(Self { device, counter: u64::from_be_bytes(*counter), payload })
+        let (height, counter) = (u64::from_be_bytes(*height), u64::from_be_bytes(*counter));
+        Some(Self { height, device, counter, payload })
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, PeerId, Time};
-use dunlin_log::{Log, Writer};
-use dunlin_orbitdb::StoreAddress;
+use dunlin_log::{Log, Position, Writer};
+use dunlin_orbitdb::{StoreAddress, shared_store};
 use prost::Message as _;
 
 use super::sync::Announcement;
@@ -214,21 +214,88 @@ impl Engine {
         devices
     }
 
-    /// Whether `peer` may have the block of `entry`: it showed a payload of a group whose log holds it
+    /// Describes a group: its keys, and this account in it.
+    ///
+    /// # Errors
+    /// [`CommandError::UnknownGroup`].
+    pub fn describe_group(
+        &self,
+        ctx: &mut Ctx<'_, '_>,
+        id: &GroupId,
+    ) -> Result<(Group, MemberId, DeviceId), CommandError> {
+        let group = self.known_group(ctx.tx, id)?.ok_or(CommandError::UnknownGroup)?;
+        self.describe(ctx, group)
+    }
+
+    /// Describes the group shared with `contact`, whom this account need not have added.
+    ///
+    /// # Errors
+    /// [`CommandError::Key`] when no secret can be shared with that key.
+    pub fn describe_contact_group(
+        &self,
+        ctx: &mut Ctx<'_, '_>,
+        contact: &AccountId,
+    ) -> Result<(Group, MemberId, DeviceId), CommandError> {
+        let group = Group::contact(&self.keys, contact)?;
+        self.describe(ctx, group)
+    }
+
+    fn describe(
+        &self,
+        ctx: &mut Ctx<'_, '_>,
+        group: Group,
+    ) -> Result<(Group, MemberId, DeviceId), CommandError> {
+        let own = OwnMember::in_group(&self.keys, &group, ctx.tx, ctx.rng)?;
+        Ok((group, MemberId::new(own.member.public()), DeviceId::new(own.device.public())))
+    }
+
+    /// The block of `entry`, if `peer` may have it: if it showed a payload of a group whose logs hold it
     /// (`spec/security.md` D2).
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn may_serve(&self, read: &dyn Read, peer: &PeerId, entry: &EntryId) -> Result<bool, ReadError> {
+    pub fn block_for(&self, read: &dyn Read, peer: &PeerId, entry: &EntryId) -> Result<Option<Vec<u8>>, ReadError> {
         for active in self.groups.values().filter(|active| active.speakers.contains_key(peer)) {
             for kind in STORES {
-                let store = active.store(kind);
-                if store.address.manifest_id() == *entry || store.log.contains(read, entry)? {
-                    return Ok(true);
+                if let Some(block) = dunlin_log::block_in(read, active.store(kind).log.tag(), *entry)? {
+                    return Ok(Some(block));
                 }
             }
         }
-        Ok(false)
+        Ok(None)
+    }
+
+    /// A digest of the order of both logs of an active group: two devices that hold the same entries have
+    /// the same one.
+    ///
+    /// # Errors
+    /// [`CommandError::NotActive`].
+    pub fn log_digest(&self, read: &dyn Read, group: &GroupId) -> Result<[u8; 32], CommandError> {
+        let active = self.groups.get(group).ok_or(CommandError::NotActive)?;
+        let mut digest = [0; 32];
+        for kind in STORES {
+            active.store(kind).log.walk(read, None, Direction::Ascending, &mut |position, _| {
+                digest = dunlin_base::kdf::sha256(&[&digest, &position.height.to_be_bytes(), position.id.digest()]);
+                std::ops::ControlFlow::Continue(())
+            })?;
+        }
+        Ok(digest)
+    }
+
+    /// Where an entry stands in a log of an active group; `None` when it is not there.
+    ///
+    /// # Errors
+    /// [`CommandError::NotActive`].
+    pub fn position(
+        &self,
+        read: &dyn Read,
+        group: &GroupId,
+        in_messages: bool,
+        entry: &EntryId,
+    ) -> Result<Option<Position>, CommandError> {
+        let active = self.groups.get(group).ok_or(CommandError::NotActive)?;
+        let kind = if in_messages { StoreKind::Messages } else { StoreKind::Metadata };
+        Ok(active.store(kind).log.position(read, *entry)?)
     }
 
     pub(super) fn open_account_group(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), OpenError> {
@@ -254,8 +321,8 @@ impl Engine {
             };
             let address = StoreAddress::new(&id, type_name, &group.sign_pub());
             GroupStore {
-                log: Log::new(&address.to_string(), group.sign_pub()),
-                writer: Writer::new(group.signing_key()),
+                log: shared_store(&address, group.sign_pub()),
+                writer: Writer::new(group.signing_key().clone()),
                 address,
                 announcement: Announcement::default(),
                 subscribers: BTreeMap::new(),

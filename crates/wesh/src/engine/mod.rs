@@ -14,6 +14,7 @@
 mod action;
 mod app;
 mod commands;
+mod contacts;
 mod delivery;
 mod event;
 mod fetches;
@@ -25,7 +26,7 @@ mod sync;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use dunlin_base::kv::{Read, ReadError, Tx};
+use dunlin_base::kv::{ReadError, Tx};
 use dunlin_base::{AccountId, DeviceId, GroupId, PeerId, Time};
 use rand_core::CryptoRngCore;
 
@@ -72,6 +73,7 @@ pub struct Engine {
     exchanges: BTreeMap<ExchangeId, OpenExchange>,
     requests_enabled: bool,
     records_due: Option<Time>,
+    speakers_changed: bool,
     next_id: u64,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
@@ -109,6 +111,7 @@ impl Engine {
             exchanges: BTreeMap::new(),
             requests_enabled: false,
             records_due: None,
+            speakers_changed: false,
             next_id: 0,
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -192,9 +195,4 @@ pub enum OpenError {
     /// The store holds account keys that are damaged. Restore the directory from a copy.
     #[error(transparent)]
     Keys(#[from] crate::keys::KeyStoreError),
-}
-
-/// Reads through a transaction or a store alike.
-pub(crate) fn as_read<'r>(tx: &'r Tx<'_>) -> &'r dyn Read {
-    tx
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use dunlin_base::kv::ReadError;
-use dunlin_base::{GroupId, PeerId, Time};
+use dunlin_base::{DeviceId, GroupId, PeerId, Time};
+use dunlin_log::LogTag;
 
 use super::{Ctx, Engine, Event};
 use crate::heads::HeadsPayload;
@@ -61,11 +62,39 @@ impl Engine {
             active.metadata.subscribers.remove(peer);
             active.messages.subscribers.remove(peer);
             let Some(device) = active.speakers.remove(peer) else { continue };
-            if !active.speakers.values().any(|other| *other == device) {
-                self.events.push_back(Event::Presence { group: *group, device, online: false });
-            }
+            self.speakers_changed = true;
+            let peer = peer.clone();
+            self.events.push_back(Event::Presence { group: *group, peer, device, online: false });
         }
         self.finish(ctx)
+    }
+
+    /// Connected hosts that speak for a device of any active group.
+    pub fn speakers(&self) -> Vec<PeerId> {
+        let all = self.groups.values().flat_map(|active| active.speakers.keys().cloned());
+        all.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Connected hosts that speak for a device of one group, and the device.
+    pub fn speakers_of(&self, group: &GroupId) -> Vec<(PeerId, DeviceId)> {
+        let speakers = self.groups.get(group).into_iter().flat_map(|active| &active.speakers);
+        speakers.map(|(peer, device)| (peer.clone(), *device)).collect()
+    }
+
+    /// The logs whose blocks each connected host may have: those of the groups of which it showed a payload
+    /// (`spec/security.md` D2). `None` while that is what it was at the last call.
+    pub fn served_logs_if_changed(&mut self) -> Option<BTreeMap<PeerId, Vec<LogTag>>> {
+        if !std::mem::take(&mut self.speakers_changed) {
+            return None;
+        }
+        let mut served: BTreeMap<PeerId, Vec<LogTag>> = BTreeMap::new();
+        for active in self.groups.values() {
+            for peer in active.speakers.keys() {
+                let logs = served.entry(peer.clone()).or_default();
+                logs.extend([active.metadata.log.tag(), active.messages.log.tag()]);
+            }
+        }
+        Some(served)
     }
 
     /// Remembers for which device of a group a host speaks (`spec/security.md` O8, D10).
@@ -75,10 +104,10 @@ impl Engine {
             return;
         }
         let Some(active) = self.groups.get_mut(group) else { return };
-        let was_online = active.speakers.values().any(|other| *other == device);
-        active.speakers.insert(peer.clone(), device);
-        if !was_online {
-            self.events.push_back(Event::Presence { group: *group, device, online: true });
+        if active.speakers.insert(peer.clone(), device) != Some(device) {
+            self.speakers_changed = true;
+            let peer = peer.clone();
+            self.events.push_back(Event::Presence { group: *group, peer, device, online: true });
         }
     }
 }

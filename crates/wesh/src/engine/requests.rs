@@ -13,7 +13,7 @@ use prost::Message as _;
 
 use super::peers::Peer;
 use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId};
-use crate::contact::{Contact, ContactState};
+use crate::contact::{Contact, ContactAction, ContactRefusal, ContactState, ContactStep};
 use crate::handshake::{HandshakeAction, Requester, Responder};
 use crate::metadata::Event as MetadataKind;
 use crate::{rotation, tables};
@@ -432,28 +432,29 @@ impl Engine {
             return Ok(());
         };
         let account = *account;
-        if self.contact_state(ctx.tx, &account)? != Some(ContactState::ToRequest) {
-            return Ok(());
+        match self.act_on_contact(ctx, &account, ContactAction::MarkSent) {
+            Ok(()) => self.events.push_back(Event::RequestSent { account }),
+            Err(CommandError::Read(error)) => return Err(error),
+            Err(error) => tracing::debug!(%error, "a request was sent that is not wanted any more"),
         }
-        let group = self.account_group();
-        let event = MetadataKind::contact_sent(&self.active(&group)?.own, account);
-        self.append_event(ctx, &group, &event)?;
-        self.events.push_back(Event::RequestSent { account });
         Ok(())
     }
 
     /// Somebody asked. Whom we asked too is added at once; a blocked one is dropped without a word.
     fn request_received(&mut self, ctx: &mut Ctx<'_, '_>, contact: Contact) -> Result<(), ReadError> {
-        let state = self.contact_state(ctx.tx, &contact.account)?;
-        match state {
-            Some(ContactState::Blocked | ContactState::Added) => return Ok(()),
-            Some(ContactState::ToRequest) => {
-                let group = self.account_group();
-                let event = MetadataKind::contact_sent(&self.active(&group)?.own, contact.account);
-                self.append_event(ctx, &group, &event)?;
+        match self.next_contact_step(ctx, &contact.account, ContactAction::Receive) {
+            Ok(ContactStep::IncomingReceived) | Err(CommandError::Contact(ContactRefusal::AlreadyReceived)) => {}
+            Ok(_) => {
+                return match self.act_on_contact(ctx, &contact.account, ContactAction::Receive) {
+                    Err(CommandError::Read(error)) => Err(error),
+                    _ => Ok(()),
+                };
+            }
+            Err(CommandError::Read(error)) => return Err(error),
+            Err(error) => {
+                tracing::debug!(%error, "a request is dropped");
                 return Ok(());
             }
-            _ => {}
         }
         let waiting = self.requests(ctx.tx)?;
         if waiting.len() >= PENDING_MAX

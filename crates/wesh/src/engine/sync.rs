@@ -6,8 +6,7 @@
 
 use dunlin_base::kv::ReadError;
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
-use dunlin_log::{Entry, Ingest};
-use dunlin_orbitdb::exchange;
+use dunlin_log::{Entry, Ingest, heads_from_json, heads_to_json};
 
 use super::fetches::FETCHES_MAX;
 use super::groups::Subscriber;
@@ -258,13 +257,13 @@ impl Engine {
         direct: bool,
     ) -> Result<(), ReadError> {
         self.note_speaker(group, peer, payload);
-        let Ok(entries) = exchange::heads_from_json(&payload.heads) else {
+        let Ok(entries) = heads_from_json(&payload.heads) else {
             tracing::debug!("a heads list is malformed");
             return Ok(());
         };
         let entries: Vec<Entry> = entries.into_iter().flatten().take(HEADS_PER_PAYLOAD_MAX).collect();
         for entry in &entries {
-            if !self.active(group)?.store(kind).log.contains(ctx.tx, &entry.id())? {
+            if !self.active(group)?.store(kind).log.contains(ctx.tx, entry.id())? {
                 self.take_block(ctx, group, kind, entry.block())?;
             }
         }
@@ -291,7 +290,7 @@ impl Engine {
         let log = &self.active(group)?.store(kind).log;
         let own = log.heads(ctx.tx)?;
         let covered = own.iter().all(|head| shown.contains(head));
-        let caught_up = shown.iter().try_fold(true, |all, id| Ok::<_, ReadError>(all && log.contains(ctx.tx, id)?))?;
+        let caught_up = shown.iter().try_fold(true, |all, id| Ok::<_, ReadError>(all && log.contains(ctx.tx, *id)?))?;
         let store = self.active_mut(group)?.store_mut(kind);
         let Some(subscriber) = store.subscribers.get_mut(peer) else { return Ok(()) };
         let confirmed_before = std::mem::replace(&mut subscriber.confirmed, covered);
@@ -353,12 +352,12 @@ impl Engine {
         let store = active.store(kind);
         let mut entries = Vec::new();
         for head in store.log.heads(ctx.tx)? {
-            entries.extend(store.log.entry(ctx.tx, &head)?);
+            entries.extend(store.log.entry(ctx.tx, head)?);
         }
         let address = store.address.to_string();
         let link_key = active.group.link_key();
         let payload = HeadsPayload {
-            heads: exchange::heads_to_json(&entries),
+            heads: heads_to_json(&entries),
             device: Some(active.own_device()),
             host: Some(self.host.clone()),
         };
