@@ -1,4 +1,5 @@
-//! Time to fetch 10,000 blocks of 1 kB from one peer on loopback, with all of them and with 64 wanted at a time.
+//! Time to fetch 10,000 blocks of 1 kB from one peer on loopback, with all of them and with 64 wanted at a
+//! time.
 
 #![allow(clippy::print_stdout, clippy::unwrap_used, clippy::panic, reason = "a measurement")]
 

@@ -1,17 +1,18 @@
 //! Protocol names without a leading slash.
 //!
-//! The network has at least one such name (`wesh/p2p/localrecord`), and libp2p for Rust neither proposes nor accepts it. So a
-//! thin layer between the multiplexer and libp2p writes the name with a slash towards libp2p and without one towards the
-//! peer. It looks only at the first two frames of a stream in each direction, the multistream-select header and the
-//! first proposal or its echo, and is out of the way after that:
+//! The network has at least one such name (`wesh/p2p/localrecord`), and libp2p for Rust neither proposes nor
+//! accepts it. So a thin layer between the multiplexer and libp2p writes the name with a slash towards libp2p
+//! and without one towards the peer. It looks only at the first two frames of a stream in each direction, the
+//! multistream-select header and the first proposal or its echo, and is out of the way after that:
 //!
 //! ```text
 //! on the wire   13 "/multistream/1.0.0\n"   15 "wesh/p2p/localrecord\n"    data ...
 //! inside        13 "/multistream/1.0.0\n"   16 "/wesh/p2p/localrecord\n"   data ...
 //! ```
 //!
-//! A proposal has the same bytes as its echo, so the same rule serves the side that dials and the side that listens. A peer
-//! that proposes the name with a slash, as libp2p for Rust does without this layer, gets it back with a slash.
+//! A proposal has the same bytes as its echo, so the same rule serves the side that dials and the side that
+//! listens. A peer that proposes the name with a slash, as libp2p for Rust does without this layer, gets it
+//! back with a slash.
 
 use std::{
     io::{self, IoSlice},
@@ -37,11 +38,15 @@ const NAME_BYTES_MAX: usize = 125;
 const WATCH_BYTES: usize = 128;
 
 /// Why a protocol name cannot be used.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("{name:?} cannot be a protocol name: it is empty, longer than 125 bytes or has a line break")]
-pub struct ProtocolNameError {
-    /// The name that was refused.
-    pub name: &'static str,
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolNameError {
+    /// The name is empty, longer than 125 bytes or has a line break. No peer could propose it.
+    #[error("{0:?} cannot be a protocol name")]
+    Malformed(&'static str),
+    /// The name has no leading slash, which only [frame protocols](crate::Config::frame_protocols) may lack.
+    #[error("{0:?} has no leading slash")]
+    Bare(&'static str),
 }
 
 /// The name by which libp2p knows a protocol whose wire name is `name`.
@@ -50,8 +55,14 @@ pub(crate) fn inner_name(name: &'static str) -> Result<StreamProtocol, ProtocolN
     let inner = if name.starts_with('/') { name.to_owned() } else { format!("/{name}") };
     match StreamProtocol::try_from_owned(inner) {
         Ok(protocol) if fits => Ok(protocol),
-        Ok(_) | Err(_) => Err(ProtocolNameError { name }),
+        Ok(_) | Err(_) => Err(ProtocolNameError::Malformed(name)),
     }
+}
+
+/// Like [`inner_name`], for a protocol that was not known when the host started, so that its name cannot be
+/// rewritten.
+pub(crate) fn slashed_name(name: &'static str) -> Result<StreamProtocol, ProtocolNameError> {
+    if name.starts_with('/') { inner_name(name) } else { Err(ProtocolNameError::Bare(name)) }
 }
 
 /// The bare names that a host speaks.
@@ -189,7 +200,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for BareNameStream<S> {
         let this = &mut *self;
         ready!(this.poll_drain(cx))?;
         if this.reading.is_done() && !this.reading.rewritten {
-            // The peer has proposed something else, perhaps the name with a slash: the echo is what was proposed.
+            // The peer has proposed something else, perhaps the name with a slash: the echo is what was
+            // proposed.
             this.writing.finish();
             ready!(this.poll_drain(cx))?;
         }

@@ -10,7 +10,8 @@ use libp2p::{
 
 use crate::{gossip, streams};
 
-/// Connections one peer may have with us. Several are normal: TCP, QUIC and a relayed one while a direct one is made.
+/// Connections one peer may have with us. Several are normal: TCP, QUIC and a relayed one while a direct one
+/// is made.
 pub const CONNECTIONS_PER_PEER_MAX: u32 = 8;
 
 /// Connections in all. Each costs two buffers of 16 KiB and up.
@@ -43,8 +44,9 @@ impl Behaviour {
             .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER_MAX))
             .with_max_established(Some(CONNECTIONS_MAX))
             .with_max_pending_incoming(Some(PENDING_INBOUND_MAX));
-        // Listen addresses are not announced: most are private, and identify cannot tell a public peer from a neighbour.
-        // Peers see the address we dial from, which is the one we listen on because ports are reused.
+        // Listen addresses are not announced: most are private, and identify cannot tell a public peer from a
+        // neighbour. Peers see the address we dial from, which is the one we listen on because ports are
+        // reused.
         let identify = identify::Config::new(String::new(), identity.public())
             .with_agent_version(agent.to_owned())
             .with_hide_listen_addrs(true);

@@ -12,13 +12,15 @@ use crate::{exchange::Exchange, frames::SendFrameError};
 /// Events that may wait for the consumer. When so many wait, the host stops reading from the network.
 pub const EVENTS_WAITING_MAX: usize = 1024;
 
-/// Bytes of frames, messages and blocks that may wait for the consumer, in all. Sixteen of the largest frames.
+/// Bytes of frames, messages and blocks that may wait for the consumer, in all. Sixteen of the largest
+/// frames.
 pub const EVENT_BYTES_WAITING_MAX: usize = 64 * 1024 * 1024;
 
 /// Something happened on the network.
 ///
-/// Events about connections and topics arrive in the order in which they happened. Frames, exchanges and blocks are read
-/// by tasks of their own and may overtake them by a moment: a frame can come before the [`Event::PeerConnected`] of its sender.
+/// Events about connections and topics arrive in the order in which they happened. Frames, exchanges and
+/// blocks are read by tasks of their own and may overtake them by a moment: a frame can come before the
+/// [`Event::PeerConnected`] of its sender.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -89,7 +91,8 @@ pub enum Event {
         /// The frame without its length.
         bytes: Bytes,
     },
-    /// A frame given to [`Ipfs::send_frame`](crate::Ipfs::send_frame) did not arrive. The ones behind it are still tried.
+    /// A frame given to [`Ipfs::send_frame`](crate::Ipfs::send_frame) did not arrive. The ones behind it are
+    /// still tried.
     FrameNotSent {
         /// The wire name of the protocol.
         protocol: &'static str,
@@ -98,7 +101,8 @@ pub enum Event {
         /// Why.
         cause: SendFrameError,
     },
-    /// A peer has opened an exchange on a protocol given to [`Ipfs::accept_exchanges`](crate::Ipfs::accept_exchanges).
+    /// A peer has opened an exchange on a protocol given to
+    /// [`Ipfs::accept_exchanges`](crate::Ipfs::accept_exchanges).
     ExchangeOpened {
         /// The wire name of the protocol.
         protocol: &'static str,
@@ -116,7 +120,8 @@ pub enum Event {
         /// The peer that had it.
         peer: PeerId,
     },
-    /// No peer that was asked for the block has it: each said so, fell silent or is gone. It is no longer wanted.
+    /// No peer that was asked for the block has it: each said so, fell silent or is gone. It is no longer
+    /// wanted.
     BlockMissing {
         /// Which.
         cid: Cid,
@@ -128,7 +133,8 @@ pub enum Event {
         /// Which.
         cid: Cid,
     },
-    /// Somebody announces itself on the local network. Reported for each address; it is not dialled by itself.
+    /// Somebody announces itself on the local network. Reported for each address; it is not dialled by
+    /// itself.
     LanPeer {
         /// Who it claims to be.
         peer: PeerId,
@@ -158,12 +164,14 @@ impl Event {
 
 /// The events of a host, in order.
 ///
-/// Read them all the time: a host whose events are not read stops reading from its peers after [`EVENTS_WAITING_MAX`] of them.
+/// Read them all the time: a host whose events are not read stops reading from its peers after
+/// [`EVENTS_WAITING_MAX`] of them.
 #[derive(Debug)]
 pub struct Events(mpsc::Receiver<Waiting>);
 
 impl Events {
-    /// Waits for the next event. `None` means that the host has stopped. Nothing is lost if the future is dropped.
+    /// Waits for the next event. `None` means that the host has stopped. Nothing is lost if the future is
+    /// dropped.
     pub async fn next(&mut self) -> Option<Event> {
         self.0.recv().await.map(|waiting| waiting.event)
     }
@@ -181,17 +189,23 @@ struct Waiting {
     _memory: OwnedSemaphorePermit,
 }
 
-/// Where the parts of the host put their events.
+/// Where the parts of the host put their events. It does not keep the queue open: that is for the host alone,
+/// so that the events end with it.
 #[derive(Clone, Debug)]
 pub(crate) struct Outbox {
-    events: mpsc::Sender<Waiting>,
+    events: mpsc::WeakSender<Waiting>,
     memory: Arc<Semaphore>,
 }
 
+/// Keeps the queue of events open.
+#[derive(Debug)]
+pub(crate) struct Open(#[expect(dead_code, reason = "held, not read")] mpsc::Sender<Waiting>);
+
 impl Outbox {
-    pub(crate) fn new() -> (Self, Events) {
+    pub(crate) fn new() -> (Self, Open, Events) {
         let (events, waiting) = mpsc::channel(EVENTS_WAITING_MAX);
-        (Self { events, memory: Arc::new(Semaphore::new(EVENT_BYTES_WAITING_MAX)) }, Events(waiting))
+        let memory = Arc::new(Semaphore::new(EVENT_BYTES_WAITING_MAX));
+        (Self { events: events.downgrade(), memory }, Open(events), Events(waiting))
     }
 
     /// Waits for room and reports an event. If nobody listens any more, the event is lost.
@@ -200,15 +214,20 @@ impl Outbox {
         self.send_from(&mut event).await;
     }
 
-    /// Like [`Self::send`], but the event is taken only at the moment it is sent, so that the future may be dropped.
+    /// Like [`Self::send`], but the event is taken only at the moment it is sent, so that the future may be
+    /// dropped.
     pub(crate) async fn send_from(&self, slot: &mut Option<Event>) {
         let bytes = slot.as_ref().map_or(0, Event::bytes).min(EVENT_BYTES_WAITING_MAX);
         let permits = u32::try_from(bytes).unwrap_or(u32::MAX);
         // The semaphore is never closed.
         let Ok(memory) = self.memory.clone().acquire_many_owned(permits).await else { return };
-        let place = self.events.reserve().await;
+        let events = self.events.upgrade();
+        let place = match &events {
+            Some(events) => events.reserve().await.ok(),
+            None => None,
+        };
         let Some(event) = slot.take() else { return };
-        if let Ok(place) = place {
+        if let Some(place) = place {
             place.send(Waiting { event, _memory: memory });
         }
     }

@@ -17,7 +17,8 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 
 /// A stream of frames both ways with one peer. Dropping it resets the stream.
 ///
-/// Each frame has the deadlines of [`read_frame`](Self::read_frame); the time that the whole exchange may take is the caller's to limit.
+/// Each frame has the deadlines of [`read_frame`](Self::read_frame); the time that the whole exchange may
+/// take is the caller's to limit.
 pub struct Exchange {
     peer: PeerId,
     stream: Stream,
@@ -34,7 +35,8 @@ impl Exchange {
         self.peer
     }
 
-    /// Waits for the next frame: up to [`FRAME_FIRST_BYTE_MAX`](crate::FRAME_FIRST_BYTE_MAX) for its beginning. Not to be dropped half way.
+    /// Waits for the next frame: up to [`FRAME_FIRST_BYTE_MAX`](crate::FRAME_FIRST_BYTE_MAX) for its
+    /// beginning. Not to be dropped half way.
     pub async fn read_frame(&mut self) -> Result<Bytes, ReadFrameError> {
         read_frame(&mut self.stream, EXCHANGE_FRAME_BYTES_MAX, FirstByte::Soon, None).await
     }
@@ -44,8 +46,8 @@ impl Exchange {
         write_frame(&mut self.stream, frame, EXCHANGE_FRAME_BYTES_MAX).await
     }
 
-    /// Says that nothing more will be written and waits until the peer has closed as well, or for ten seconds: what was
-    /// written last is lost if the stream is dropped before the peer has read it.
+    /// Says that nothing more will be written and waits until the peer has closed as well, or for ten
+    /// seconds: what was written last is lost if the stream is dropped before the peer has read it.
     pub async fn close(mut self) -> Result<(), WriteFrameError> {
         let both_ways = async {
             self.stream.close().await?;

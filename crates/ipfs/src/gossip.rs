@@ -17,8 +17,8 @@ pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Bytes around a message: author, sequence number, signature and lengths, rounded up.
 const ENVELOPE_BYTES_MAX: usize = 256;
 
-/// Topics one peer may subscribe to: two per group. A host of ours should stay below 6,000, since the list goes out in one
-/// message of at most [`MESSAGE_BYTES_MAX`] when a peer connects.
+/// Topics one peer may subscribe to: two per group. A host of ours should stay below 6,000, since the list
+/// goes out in one message of at most [`MESSAGE_BYTES_MAX`] when a peer connects.
 pub const TOPICS_PER_PEER_MAX: usize = 8 * 1024;
 
 /// The behaviour, with a bound on what peers may subscribe to.
@@ -63,9 +63,11 @@ pub(crate) fn behaviour(identity: &Keypair) -> Result<Behaviour, Box<dyn std::er
         .flood_publish(true)
         .duplicate_cache_time(Duration::from_secs(120))
         .max_transmit_size(MESSAGE_BYTES_MAX)
-        // Subscriptions count as control. The default of 16 KiB ignores a peer that has more than a hundred of them.
+        // Subscriptions count as control. The default of 16 KiB ignores a peer that has more than a hundred
+        // of them.
         .max_control_message_size(MESSAGE_BYTES_MAX)
-        // Peers that somebody recommends on leaving the mesh are not dialled: a relay may not choose our mesh.
+        // Peers that somebody recommends on leaving the mesh are not dialled: a relay may not choose our
+        // mesh.
         .prune_peers(0)
         .validation_mode(ValidationMode::Strict)
         .message_id_fn(message_id)
@@ -81,15 +83,16 @@ pub(crate) fn behaviour(identity: &Keypair) -> Result<Behaviour, Box<dyn std::er
     Ok(Behaviour::new_with_subscription_filter(signing, config, topics)?)
 }
 
-/// Names a message as libp2p for Go does: bytes of the author, then the sequence number in 8 bytes, big endian. Both
-/// sides must agree, since gossip about messages carries only these names.
+/// Names a message as libp2p for Go does: bytes of the author, then the sequence number in 8 bytes, big
+/// endian. Both sides must agree, since gossip about messages carries only these names.
 fn message_id(message: &Message) -> MessageId {
     let author = message.source.map(|author| author.to_bytes()).unwrap_or_default();
     let sequence = message.sequence_number.unwrap_or_default().to_be_bytes();
     MessageId::new(&[author.as_slice(), &sequence].concat())
 }
 
-/// Publishes `data`. That nobody is there to hear it is not an error; the next greeting between peers covers it.
+/// Publishes `data`. That nobody is there to hear it is not an error; the next greeting between peers covers
+/// it.
 pub(crate) fn publish(gossip: &mut Behaviour, topic: String, data: Bytes) -> Result<(), PublishMessageError> {
     if topic.len() + data.len() + ENVELOPE_BYTES_MAX > MESSAGE_BYTES_MAX {
         return Err(PublishMessageError::TooLong);

@@ -25,7 +25,7 @@ use crate::{
     bitswap::{Bitswap, Version},
     config::Carrier,
     dial::DialError,
-    event::{Event, Outbox},
+    event::{Event, Open, Outbox},
     exchange::Exchange,
     frames::{Lanes, Outbound, receive_one},
     gossip::{self, PublishMessageError},
@@ -33,7 +33,8 @@ use crate::{
     streams::{Inbound, OpenReply, OpenStreamError},
 };
 
-/// Commands that may wait for the host loop. It never waits for the consumer of events before it takes the next one.
+/// Commands that may wait for the host loop. It never waits for the consumer of events before it takes the
+/// next one.
 pub(crate) const COMMANDS_WAITING_MAX: usize = 256;
 
 /// Events of the swarm that are kept while the consumer is busy. Beyond that the swarm is not polled.
@@ -105,6 +106,9 @@ impl Use {
 pub(crate) struct Parts {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) events: Outbox,
+    /// Events end when the host does.
+    #[expect(dead_code, reason = "held, not read")]
+    pub(crate) open: Open,
     pub(crate) peers: Arc<PeerList>,
     pub(crate) listening: Arc<Mutex<Vec<Multiaddr>>>,
     pub(crate) outbound: Arc<Outbound>,
@@ -159,6 +163,7 @@ impl Host {
         let done = self.serve().await;
         sweeping.abort();
         self.farewell().await;
+        drop(self);
         if let Some(done) = done {
             // The caller may have stopped waiting.
             let _ = done.send(());
@@ -170,7 +175,8 @@ impl Host {
             if self.leaving.is_none() {
                 self.leaving = self.pending.pop_front();
             }
-            // Commands come first and always, so that a consumer that waits for a command never waits for itself.
+            // Commands come first and always, so that a consumer that waits for a command never waits for
+            // itself.
             tokio::select! {
                 biased;
                 command = self.parts.commands.recv() => match command {

@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use crate::{
-    bare_name::{BareNames, ProtocolNameError, inner_name},
+    bare_name::{BareNames, ProtocolNameError, slashed_name},
     behaviour::Behaviour,
     bitswap::{Bitswap, WantError},
     config::{Carrier, Config, carriers},
@@ -87,7 +87,7 @@ pub enum ListenError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcceptError {
-    /// The protocol has an impossible name.
+    /// The protocol has a name that cannot be used here.
     #[error(transparent)]
     Name(#[from] ProtocolNameError),
     /// The host has been shut down.
@@ -99,7 +99,7 @@ pub enum AcceptError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenExchangeError {
-    /// The protocol has an impossible name.
+    /// The protocol has a name that cannot be used here.
     #[error(transparent)]
     Name(#[from] ProtocolNameError),
     /// No stream could be opened.
@@ -107,11 +107,13 @@ pub enum OpenExchangeError {
     Open(#[from] OpenStreamError),
 }
 
-/// A running host. Clones are cheap and speak for the same host, which stops when the last of them is dropped.
+/// A running host. Clones are cheap and speak for the same host, which stops when the last of them is
+/// dropped.
 ///
-/// The asynchronous methods wait for the host's own loop only, so they may be called while handling an event. The exceptions
-/// wait for peers, whose answer may come behind events that nobody reads meanwhile: [`dial`](Self::dial), [`dial_peer`](Self::dial_peer)
-/// and [`open_exchange`](Self::open_exchange) belong in a task of their own.
+/// The asynchronous methods wait for the host's own loop only, so they may be called while handling an event.
+/// The exceptions wait for peers, whose answer may come behind events that nobody reads meanwhile:
+/// [`dial`](Self::dial), [`dial_peer`](Self::dial_peer) and [`open_exchange`](Self::open_exchange) belong in
+/// a task of their own.
 #[derive(Clone)]
 pub struct Ipfs {
     commands: mpsc::Sender<Command>,
@@ -146,7 +148,7 @@ impl Ipfs {
         }
 
         let (commands, waiting) = mpsc::channel(COMMANDS_WAITING_MAX);
-        let (outbox, events) = Outbox::new();
+        let (outbox, open, events) = Outbox::new();
         let opener = Opener::new(&commands);
         let runtime = Handle::current();
         let peers = Arc::<PeerList>::default();
@@ -157,6 +159,7 @@ impl Ipfs {
         let parts = Parts {
             commands: waiting,
             events: outbox,
+            open,
             peers: peers.clone(),
             listening: listening.clone(),
             outbound: outbound.clone(),
@@ -167,8 +170,8 @@ impl Ipfs {
         Ok((Self { commands, inner: Arc::new(inner) }, events))
     }
 
-    /// Dials an address. If it ends with a peer id, only that peer is accepted, and if that peer is connected already,
-    /// nothing is dialled. Returns who is there.
+    /// Dials an address. If it ends with a peer id, only that peer is accepted, and if that peer is connected
+    /// already, nothing is dialled. Returns who is there.
     pub async fn dial(&self, address: Multiaddr) -> Result<PeerId, DialError> {
         match address.iter().last() {
             Some(Protocol::P2p(peer)) => self.dial_peer(peer, vec![address]).await,
@@ -176,10 +179,12 @@ impl Ipfs {
         }
     }
 
-    /// Dials a peer at any of several addresses, some at the same time. Does nothing if it is connected already.
+    /// Dials a peer at any of several addresses, some at the same time. Does nothing if it is connected
+    /// already.
     pub async fn dial_peer(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<PeerId, DialError> {
         if peer == self.inner.peer_id {
-            // Not left to the handshake: a socket that shares its port with the listener may connect to itself.
+            // Not left to the handshake: a socket that shares its port with the listener may connect to
+            // itself.
             return Err(DialError::Ourselves);
         }
         let options =
@@ -209,16 +214,16 @@ impl Ipfs {
         self.ask(Command::Unsubscribe { topic: topic.into() }).await
     }
 
-    /// Publishes a message, signed by this host, on a topic that need not be subscribed to. It is not an error if no peer
-    /// is on the topic; peers that join later do not get the message.
+    /// Publishes a message, signed by this host, on a topic that need not be subscribed to. It is not an
+    /// error if no peer is on the topic; peers that join later do not get the message.
     pub async fn publish(&self, topic: impl Into<String>, data: Bytes) -> Result<(), PublishMessageError> {
         let (reply, outcome) = oneshot::channel();
         self.ask(Command::Publish { topic: topic.into(), data, reply }).await?;
         outcome.await.map_err(|_| Stopped)?
     }
 
-    /// Queues a frame for a connected peer and returns at once. Frames to one peer on one protocol leave in order; one that
-    /// does not arrive is reported as [`Event::FrameNotSent`](crate::Event::FrameNotSent).
+    /// Queues a frame for a connected peer and returns at once. Frames to one peer on one protocol leave in
+    /// order; one that does not arrive is reported as [`Event::FrameNotSent`](crate::Event::FrameNotSent).
     pub fn send_frame(
         &self,
         protocol: &'static str,
@@ -235,25 +240,24 @@ impl Ipfs {
         protocol: &'static str,
         peer: PeerId,
     ) -> Result<Exchange, OpenExchangeError> {
-        let protocols = vec![inner_name(protocol)?];
+        let protocols = vec![slashed_name(protocol)?];
         let (stream, _) = Opener::new(&self.commands).open(peer, protocols).await?;
         Ok(Exchange::new(peer, stream, None))
     }
 
-    /// Starts or stops accepting exchanges on a protocol, and tells connected peers by identify push. Exchanges arrive as
-    /// [`Event::ExchangeOpened`](crate::Event::ExchangeOpened); open ones go on.
-    ///
-    /// The name must begin with a slash: names without one are for [`Config::frame_protocols`] only.
+    /// Starts or stops accepting exchanges on a protocol, and tells connected peers by identify push.
+    /// Exchanges arrive as [`Event::ExchangeOpened`](crate::Event::ExchangeOpened); open ones go on.
     pub async fn accept_exchanges(&self, protocol: &'static str, on: bool) -> Result<(), AcceptError> {
-        let inner = inner_name(protocol)?;
+        let inner = slashed_name(protocol)?;
         Ok(self.ask(Command::AcceptExchanges { name: protocol, protocol: inner, on }).await?)
     }
 
     /// Wants a block from the first of `peers` that is connected and has it. The outcome is
     /// [`Event::Block`](crate::Event::Block) or [`Event::BlockMissing`](crate::Event::BlockMissing).
     ///
-    /// One peer is asked at a time, so that a block is not sent twice. The next is asked when one does not have the block, is
-    /// gone, or falls silent. Wanting a block that is wanted already adds to the peers that can be asked.
+    /// One peer is asked at a time, so that a block is not sent twice. The next is asked when one does not
+    /// have the block, is gone, or falls silent. Wanting a block that is wanted already adds to the peers
+    /// that can be asked.
     pub fn want(&self, cid: Cid, peers: Vec<PeerId>) -> Result<(), WantError> {
         self.inner.bitswap.want(cid, peers)
     }
@@ -268,12 +272,14 @@ impl Ipfs {
         self.inner.bitswap.offer(cids);
     }
 
-    /// Looks again for everything that a peer has asked for in vain; to be called when the peer may see more blocks than before.
+    /// Looks again for everything that a peer has asked for in vain; to be called when the peer may see more
+    /// blocks than before.
     pub fn look_again(&self, peer: &PeerId) {
         self.inner.bitswap.look_again(peer);
     }
 
-    /// Ends the host: closes all connections and waits until that is done.
+    /// Ends the host: closes all connections and waits until that is done. What is still on its way in is
+    /// lost, and the events end.
     pub async fn shutdown(&self) {
         let (done, finished) = oneshot::channel();
         if self.ask(Command::Shutdown { done }).await.is_ok() {

@@ -1,7 +1,8 @@
 //! An embeddable libp2p host: connections, topics, frames, handshakes and the exchange of blocks.
 //!
-//! It speaks to libp2p for Go and JavaScript: TCP with Noise and yamux, QUIC, gossipsub, bitswap, identify, ping, circuits
-//! through relays. It knows nothing of what the bytes mean. Everything that a peer can make it do has a limit with a name.
+//! It speaks to libp2p for Go and JavaScript: TCP with Noise and yamux, QUIC, gossipsub, bitswap, identify,
+//! ping, circuits through relays. It knows nothing of what the bytes mean. Everything that a peer can make it
+//! do has a limit with a name.
 //!
 //! A program holds an [`Ipfs`] handle to act and reads [`Events`] to learn:
 //!
@@ -22,7 +23,7 @@
 //! alice.subscribe("birds").await?;
 //! bob.subscribe("birds").await?;
 //!
-//! let Some(Event::Listening { address }) = alice_events.next().await else { panic!("alice does not listen") };
+//! let Some(Event::Listening { address }) = alice_events.next().await else { panic!("not heard") };
 //! bob.dial(address).await?;
 //! while let Some(event) = alice_events.next().await {
 //!     match event {
@@ -45,14 +46,15 @@
 //!
 //! | to | call | hear |
 //! |---|---|---|
-//! | connect | [`Ipfs::dial`], [`Ipfs::dial_peer`], [`Ipfs::disconnect`] | [`Event::PeerConnected`], [`Event::PeerIdentified`] |
+//! | connect | [`Ipfs::dial`], [`Ipfs::disconnect`] | [`Event::PeerConnected`], [`Event::PeerIdentified`] |
 //! | tell a topic | [`Ipfs::subscribe`], [`Ipfs::publish`] | [`Event::TopicJoined`], [`Event::Message`] |
 //! | send one frame | [`Ipfs::send_frame`] | [`Event::Frame`], [`Event::FrameNotSent`] |
 //! | talk frame by frame | [`Ipfs::open_exchange`], [`Ipfs::accept_exchanges`] | [`Event::ExchangeOpened`] |
 //! | fetch blocks | [`Ipfs::want`], [`Ipfs::cancel`] | [`Event::Block`], [`Event::BlockMissing`] |
 //! | serve blocks | [`BlockSource`], [`Ipfs::offer`], [`Ipfs::look_again`] | [`Event::BlockServed`] |
 //!
-//! The host keeps the connections it has and dials only what it is told to. Finding peers again is for the program.
+//! The host keeps the connections it has and dials only what it is told to. Finding peers again is for the
+//! program.
 
 mod bare_name;
 mod behaviour;

@@ -1,8 +1,8 @@
 //! Raw streams by protocol name: the part of the host below frames, exchanges and bitswap.
 //!
-//! Every stream that a peer opens for an accepted protocol is handed to the host loop, none is dropped because a
-//! reader was busy; the host loop itself is slowed down when its consumer is slow, and libp2p then stops reading from the
-//! connection.
+//! Every stream that a peer opens for an accepted protocol is handed to the host loop, none is dropped
+//! because a reader was busy; the host loop itself is slowed down when its consumer is slow, and libp2p then
+//! stops reading from the connection.
 
 use std::{
     collections::{BTreeMap, VecDeque},

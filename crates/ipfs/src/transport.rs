@@ -39,8 +39,8 @@ pub(crate) fn transport(
     Ok((TransportTimeout::new(any, HANDSHAKE_MAX).boxed(), relay_client))
 }
 
-/// TCP and QUIC, with DNS where the system says how to ask. Where it does not (some phones), only numeric addresses can be
-/// dialled: a server that nobody configured would learn whom we look for.
+/// TCP and QUIC, with DNS where the system says how to ask. Where it does not (some phones), only numeric
+/// addresses can be dialled: a server that nobody configured would learn whom we look for.
 fn resolved(identity: &Keypair, names: &BareNames) -> Result<Boxed<Connected>, noise::Error> {
     match dns::tokio::Transport::system(direct(identity, names)?) {
         Ok(resolving) => Ok(resolving.boxed()),

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::ops::ControlFlow::{Break, Continue};
+
 use common::{Host, QUIC, TCP};
 use dunlin_ipfs::{CONNECTIONS_PER_PEER_MAX, DialError, Event, PeerId, multiaddr::Protocol};
 
@@ -28,9 +30,9 @@ async fn peers_identify_themselves_without_telling_their_addresses() {
     let (protocols, addresses) = a
         .wait("an introduction", |event| match event {
             Event::PeerIdentified { peer, protocols, listen_addresses } if peer == b.id() => {
-                Ok((protocols, listen_addresses))
+                Break((protocols, listen_addresses))
             }
-            other => Err(other),
+            other => Continue(other),
         })
         .await;
 
@@ -93,11 +95,12 @@ async fn dialling_says_why_it_failed() {
 
 #[tokio::test]
 async fn a_host_that_is_shut_down_says_so_to_everybody() {
-    let (mut a, b) = Host::pair(QUIC).await;
+    let (mut a, mut b) = Host::pair(QUIC).await;
 
     b.ipfs.shutdown().await;
 
     a.disconnected(b.id()).await;
+    b.ended().await;
     assert!(b.ipfs.subscribe("topic").await.is_err());
     assert!(matches!(b.ipfs.dial(a.address.clone()).await, Err(DialError::Stopped(_))));
     b.ipfs.shutdown().await;

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::ops::ControlFlow::{Break, Continue};
+
 use bytes::Bytes;
 use common::{CONTACT, DIRECT, Host, QUIC, RECORDS, TCP};
 use dunlin_ipfs::{
@@ -83,9 +85,9 @@ async fn a_frame_for_a_peer_that_does_not_speak_the_protocol_is_reported() {
     a.wait("a report", |event| match event {
         Event::FrameNotSent { protocol, peer, cause: SendFrameError::Open(OpenStreamError::Unsupported) } => {
             assert_eq!((protocol, peer), (RECORDS.name, b.id()));
-            Ok(())
+            Break(())
         }
-        other => Err(other),
+        other => Continue(other),
     })
     .await;
 }
@@ -109,8 +111,8 @@ async fn an_exchange_goes_both_ways() {
         });
         let mut exchange = b
             .wait("an exchange", |event| match event {
-                Event::ExchangeOpened { protocol: CONTACT, exchange, .. } => Ok(exchange),
-                other => Err(other),
+                Event::ExchangeOpened { protocol: CONTACT, exchange, .. } => Break(exchange),
+                other => Continue(other),
             })
             .await;
 
@@ -133,9 +135,9 @@ async fn exchanges_are_accepted_only_while_they_are_wanted() {
             Event::PeerIdentified { peer, protocols, .. }
                 if peer == peer_id && protocols.iter().any(|name| name == CONTACT) == wanted =>
             {
-                Ok(())
+                Break(())
             }
-            other => Err(other),
+            other => Continue(other),
         }
     };
     a.wait("no such protocol", announced(false)).await;

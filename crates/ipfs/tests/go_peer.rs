@@ -1,11 +1,15 @@
 //! Everything that the crate does, against libp2p for Go.
 //!
-//! The peer is `interop/go`. These tests run when `DUNLIN_GO_PEER` names its program, and otherwise say that they were skipped.
+//! The peer is `interop/go`. These tests run when `DUNLIN_GO_PEER` names its program, and otherwise say that
+//! they were skipped.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod common;
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    ops::ControlFlow::{Break, Continue},
     process::{Child, ChildStdin, Command, Stdio},
     time::Duration,
 };
@@ -70,8 +74,8 @@ async fn exchanges_go_both_ways_and_their_protocol_comes_and_goes() {
     go.tell(&format!("exchange {CONTACT} {} {}", host.id(), hex(b"hello")));
     let mut exchange = host
         .wait("an exchange", |event| match event {
-            Event::ExchangeOpened { protocol: CONTACT, exchange, .. } => Ok(exchange),
-            other => Err(other),
+            Event::ExchangeOpened { protocol: CONTACT, exchange, .. } => Break(exchange),
+            other => Continue(other),
         })
         .await;
     assert_eq!(exchange.read_frame().await.unwrap(), "hello");

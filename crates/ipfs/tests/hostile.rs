@@ -1,6 +1,10 @@
 //! Peers that lie, flood or fall silent, beside one that behaves.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail by panicking")]
+
 mod common;
+
+use std::ops::ControlFlow::{Break, Continue};
 
 use bytes::Bytes;
 use common::{CONTACT, DIRECT, Host, RECORDS, TCP, cid_of};
@@ -46,7 +50,8 @@ async fn garbage_costs_only_its_stream() {
         stream.flush().await.unwrap();
         ended(&mut stream).await;
     }
-    // A block that nobody wants, and one that is not what it claims to be, are dropped without ending the stream.
+    // A block that nobody wants, and one that is not what it claims to be, are dropped without ending the
+    // stream.
     let mut stream = hostile.open(BITSWAP).await;
     let unwanted = b"\x0d\x1a\x0b\x0a\x04\x01\x71\x12\x20\x12\x03abc";
     stream.write_all(unwanted).await.unwrap();
@@ -106,8 +111,8 @@ async fn frames_of_an_exchange_have_a_limit() {
 
     let mut exchange = host
         .wait("an exchange", |event| match event {
-            Event::ExchangeOpened { exchange, .. } => Ok(exchange),
-            other => Err(other),
+            Event::ExchangeOpened { exchange, .. } => Break(exchange),
+            other => Continue(other),
         })
         .await;
 

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::ops::ControlFlow::{Break, Continue};
+
 use bytes::Bytes;
 use common::{Host, QUIC, TCP};
 use dunlin_ipfs::{Event, MESSAGE_BYTES_MAX, PublishMessageError};
@@ -23,8 +25,8 @@ async fn a_message_reaches_the_peers_on_its_topic() {
 
         b.ipfs.unsubscribe("birds").await.unwrap();
         a.wait("a peer to leave", |event| match event {
-            Event::TopicLeft { peer, topic } if peer == b.id() => Ok(topic),
-            other => Err(other),
+            Event::TopicLeft { peer, topic } if peer == b.id() => Break(topic),
+            other => Continue(other),
         })
         .await;
     }
@@ -45,8 +47,8 @@ async fn a_message_is_passed_on_with_its_author() {
 
     let (from, author) = c
         .wait("a message", |event| match event {
-            Event::Message { from, author, .. } => Ok((from, author)),
-            other => Err(other),
+            Event::Message { from, author, .. } => Break((from, author)),
+            other => Continue(other),
         })
         .await;
     assert_eq!((from, author), (b.id(), a.id()));

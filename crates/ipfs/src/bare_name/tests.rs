@@ -21,7 +21,7 @@ fn a_proposal_is_rewritten_in_both_directions_however_it_is_split() {
 
 #[test]
 fn everything_else_passes_untouched() {
-    let header = &HEADER[..];
+    let header = HEADER;
     for bytes in [
         &b""[..],
         b"no negotiation at all",
@@ -107,18 +107,20 @@ fn without_bare_names_nothing_is_watched() {
 fn a_name_has_to_fit_a_frame() {
     assert_eq!(inner_name("wesh/p2p/localrecord").unwrap().as_ref(), "/wesh/p2p/localrecord");
     assert_eq!(inner_name("/with/slash").unwrap().as_ref(), "/with/slash");
+    assert_eq!(slashed_name("/with/slash"), inner_name("/with/slash"));
+    assert_eq!(slashed_name("without"), Err(ProtocolNameError::Bare("without")));
     let longest: &str = "n".repeat(NAME_BYTES_MAX).leak();
     assert!(inner_name(longest).is_ok());
     let longer: &str = "n".repeat(NAME_BYTES_MAX + 1).leak();
     for name in ["", "a\nb", longer] {
-        assert_eq!(inner_name(name), Err(ProtocolNameError { name }));
+        assert_eq!(inner_name(name), Err(ProtocolNameError::Malformed(name)));
     }
 }
 
 proptest! {
     #[test]
     fn whatever_is_rewritten_on_one_side_is_undone_on_the_other(
-        name in prop::sample::select(vec!["/wesh/p2p/localrecord", "/wesh/p2p/other", "/with/slash", "/unknown"]),
+        name in prop::sample::select(vec!["/wesh/p2p/localrecord", "/wesh/p2p/other", "/with/slash"]),
         data in prop::collection::vec(any::<u8>(), 0..64),
         (wide, narrow) in (1_usize..80, 1_usize..80),
     ) {
@@ -131,13 +133,13 @@ proptest! {
     }
 
     #[test]
-    fn hostile_bytes_do_not_change_their_length_unless_rewritten(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn hostile_bytes_pass(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         prop_assert_eq!(through(&bytes, &bytes, 3, 3), (bytes.clone(), bytes.clone()));
     }
 }
 
-/// Writes and reads through a stream, `chunk` bytes at a time above it and `narrow` bytes below. Returns what arrived on the
-/// wire and what was read.
+/// Writes and reads through a stream, `chunk` bytes at a time above it and `narrow` bytes below. Returns what
+/// arrived on the wire and what was read.
 fn through(write: &[u8], wire: &[u8], chunk: usize, narrow: usize) -> (Vec<u8>, Vec<u8>) {
     let mut stream = BareNameStream::new(Pipe::new(wire, narrow), &BareNames::among(NAMES));
     let mut read = Vec::new();

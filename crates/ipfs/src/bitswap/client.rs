@@ -1,7 +1,7 @@
 //! What we want from others: which peer is asked for which block, and who is next.
 //!
-//! One peer is asked for a block at a time, so that it does not arrive twice. The next is asked when one says that it does not
-//! have it, is gone, or has sent nothing for a while.
+//! One peer is asked for a block at a time, so that it does not arrive twice. The next is asked when one says
+//! that it does not have it, is gone, or has sent nothing for a while.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -17,8 +17,8 @@ use super::message::{Message, Version, is_verifiable};
 /// Blocks that may be wanted at the same time, in all.
 pub const WANTS_MAX: usize = 100_000;
 
-/// Wants that one peer is told of at the same time; the others wait here. The Go implementation keeps 1,024 wants of a peer and
-/// forgets further ones without a word.
+/// Wants that one peer is told of at the same time; the others wait here. The Go implementation keeps 1,024
+/// wants of a peer and forgets further ones without a word.
 pub(crate) const IN_FLIGHT_PER_PEER_MAX: usize = 512;
 
 /// Silence of a peer after which another is asked as well.
@@ -155,7 +155,8 @@ impl Client {
         }
     }
 
-    /// Takes note of a block from a peer and returns whether it was wanted. If so, others need not send it any more.
+    /// Takes note of a block from a peer and returns whether it was wanted. If so, others need not send it
+    /// any more.
     pub(crate) fn received(&mut self, peer: PeerId, cid: &Cid, now: Instant) -> bool {
         self.heard(peer, now);
         let Some(want) = self.wants.remove(cid) else { return false };
@@ -209,8 +210,8 @@ impl Client {
         (!self.wants.is_empty()).then(|| now + SWEEP_INTERVAL)
     }
 
-    /// Adds to a message what has changed in the wantlist for a peer. With `afresh`, the message opens a new stream and the
-    /// whole wantlist goes into it.
+    /// Adds to a message what has changed in the wantlist for a peer. With `afresh`, the message opens a new
+    /// stream and the whole wantlist goes into it.
     pub(crate) fn fill(
         &mut self,
         peer: PeerId,

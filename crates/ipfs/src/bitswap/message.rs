@@ -12,7 +12,8 @@ pub const BLOCK_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Longest message, without its length. The Go implementation drops longer ones.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
-/// Entries, blocks and presences in one message. A peer pays two bytes for the smallest entry, we would pay eighty.
+/// Entries, blocks and presences in one message. A peer pays two bytes for the smallest entry, we would pay
+/// eighty.
 const MESSAGE_ITEMS_MAX: usize = 32 * 1024;
 
 /// Code of SHA2-256 in a multihash, the only one we verify.
@@ -192,8 +193,9 @@ impl Message {
     }
 }
 
-/// The CIDs under which a block of a message may be wanted, with its bytes. The digest is computed from the bytes, so a
-/// block answers to its name or is not among the wanted. Blocks of other hash functions are refused.
+/// The CIDs under which a block of a message may be wanted, with its bytes. The digest is computed from the
+/// bytes, so a block answers to its name or is not among the wanted. Blocks of other hash functions are
+/// refused.
 pub(crate) fn named_blocks(message: &mut Message) -> Vec<(Vec<Cid>, Bytes)> {
     let payload = std::mem::take(&mut message.payload).into_iter();
     let blocks = std::mem::take(&mut message.blocks).into_iter();

@@ -1,9 +1,9 @@
 //! Bitswap: peers ask each other for blocks by name.
 //!
-//! [`client`] decides whom to ask, [`server`] keeps what a peer asks for; both are values that know neither clock nor stream. This
-//! file moves their messages. Each connected peer has one task that writes: it wakes up when there is something for the
-//! peer, opens a stream if there is none, and puts everything that waits into one message, wants and answers alike. Each
-//! stream that a peer opens has one task that reads.
+//! [`client`] decides whom to ask, [`server`] keeps what a peer asks for; both are values that know neither
+//! clock nor stream. This file moves their messages. Each connected peer has one task that writes: it wakes
+//! up when there is something for the peer, opens a stream if there is none, and puts everything that waits
+//! into one message, wants and answers alike. Each stream that a peer opens has one task that reads.
 
 mod client;
 mod message;

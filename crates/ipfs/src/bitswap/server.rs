@@ -9,7 +9,9 @@ use bytes::Bytes;
 use cid::Cid;
 use tokio::time::Instant;
 
-use super::message::{BLOCK_BYTES_MAX, Entry, Message, PresenceType, Version, WantType, Wantlist};
+use super::message::{
+    BLOCK_BYTES_MAX, Entry, MESSAGE_BYTES_MAX, Message, PresenceType, Version, WantType, Wantlist,
+};
 
 /// Wants of one peer that are kept. What exceeds them is ignored; the peer may ask again.
 pub const WANTS_PER_PEER_MAX: usize = 8 * 1024;
@@ -20,6 +22,12 @@ const MESSAGE_BYTES_TARGET: usize = 512 * 1024;
 /// Presences in one message.
 const PRESENCES_PER_MESSAGE_MAX: usize = 4 * 1024;
 
+/// The fullest message fits: one more block of the largest size, presences, and half a megabyte for wants of
+/// ours.
+const _: () = assert!(
+    MESSAGE_BYTES_TARGET + BLOCK_BYTES_MAX + PRESENCES_PER_MESSAGE_MAX * 128 + 512 * 1024 < MESSAGE_BYTES_MAX
+);
+
 /// A block shorter than this is sent to who only asks whether it is here: asking again would cost more.
 const INLINE_BYTES_MAX: usize = 1024;
 
@@ -29,7 +37,8 @@ pub(crate) struct Ledger {
     wants: HashMap<Cid, Want>,
     /// Wants to be answered, in the order of asking. May name some that are cancelled meanwhile.
     queue: VecDeque<Cid>,
-    /// Wants that are held for a while, in the order of their deadlines. May name some that are answered meanwhile.
+    /// Wants that are held for a while, in the order of their deadlines. May name some that are answered
+    /// meanwhile.
     held: VecDeque<(Instant, Cid)>,
     /// Wants answered with "don't have", oldest first. May name some that are gone meanwhile.
     unmet: VecDeque<Cid>,
@@ -94,8 +103,8 @@ impl Ledger {
         self.unmet.clear();
     }
 
-    /// Adds answers to a message until it is full or nothing is left to be answered. `find` looks for a block, `hold` is
-    /// the time for which a want without a block is held.
+    /// Adds answers to a message until it is full or nothing is left to be answered. `find` looks for a
+    /// block, `hold` is the time for which a want without a block is held.
     pub(crate) fn fill(
         &mut self,
         message: &mut Message,
@@ -207,7 +216,8 @@ impl Ledger {
         }
     }
 
-    /// Drops names of wants that are gone once they are the larger part, so that asking and cancelling in a loop costs nothing.
+    /// Drops names of wants that are gone once they are the larger part, so that asking and cancelling in a
+    /// loop costs nothing.
     fn compact(&mut self) {
         let wants = &self.wants;
         if self.queue.len() > 2 * WANTS_PER_PEER_MAX {

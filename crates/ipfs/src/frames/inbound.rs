@@ -14,7 +14,8 @@ use crate::event::{Event, Outbox};
 /// Streams one peer may have open towards us for one protocol. More are reset at once.
 pub const INBOUND_STREAMS_MAX: usize = 64;
 
-/// Bytes one peer may have under way towards us for one protocol. Two of the largest frames there are (4 MiB).
+/// Bytes one peer may have under way towards us for one protocol. Two of the largest frames there are (4
+/// MiB).
 pub const INBOUND_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The limits of one peer and protocol.
@@ -25,7 +26,8 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    /// Takes a place for one more stream, or `None` if the peer has enough of them. The place is free when dropped.
+    /// Takes a place for one more stream, or `None` if the peer has enough of them. The place is free when
+    /// dropped.
     pub(crate) fn enter(&self) -> Option<OwnedSemaphorePermit> {
         self.streams.clone().try_acquire_owned().ok()
     }
@@ -55,7 +57,8 @@ impl Lanes {
     }
 }
 
-/// Reads the one frame of a stream and reports it. Dropping the stream then resets it, as the protocols have it.
+/// Reads the one frame of a stream and reports it. Dropping the stream then resets it, as the protocols have
+/// it.
 pub(crate) async fn receive_one(
     protocol: &'static str,
     frame_bytes_max: usize,

@@ -1,7 +1,8 @@
 //! Frames: an unsigned varint that gives the length, then that many bytes.
 //!
-//! A length is a claim by somebody else. It is compared with the limit of its protocol before anything is allocated, and
-//! the buffer grows as bytes arrive. A peer that falls silent is given up after the deadlines below.
+//! A length is a claim by somebody else. It is compared with the limit of its protocol before anything is
+//! allocated, and the buffer grows as bytes arrive. A peer that falls silent is given up after the deadlines
+//! below.
 
 mod inbound;
 mod outbound;
@@ -92,8 +93,8 @@ pub(crate) enum FirstByte {
 
 /// Reads one frame of at most `bytes_max` bytes.
 ///
-/// The bytes of the body are taken from `budget` for as long as they arrive, so that one peer cannot fill memory with
-/// many half-sent frames.
+/// The bytes of the body are taken from `budget` for as long as they arrive, so that one peer cannot fill
+/// memory with many half-sent frames.
 pub(crate) async fn read_frame(
     stream: &mut (impl AsyncRead + Unpin),
     bytes_max: usize,

@@ -24,13 +24,15 @@ use crate::{
     streams::OpenStreamError,
 };
 
-/// Frames that may wait for one peer and protocol. A member of 100 groups greets a peer with 200 frames at once.
+/// Frames that may wait for one peer and protocol. A member of 100 groups greets a peer with 200 frames at
+/// once.
 pub const SEND_QUEUE_FRAMES_MAX: usize = 1024;
 
 /// Bytes that may wait for one peer and protocol: four of the largest frames.
 pub const SEND_QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Streams that are closed on our side and still read by the peer. Dropping them earlier would take unread bytes back.
+/// Streams that are closed on our side and still read by the peer. Dropping them earlier would take unread
+/// bytes back.
 const LINGERING_MAX: usize = 32;
 
 /// Time a peer has to read a frame that has left us completely.
@@ -86,7 +88,8 @@ impl Outbound {
             );
         }
         let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        // Asked under the lock: `forget` runs after the peer has left the list, so no queue outlives its peer.
+        // Asked under the lock: `forget` runs after the peer has left the list, so no queue outlives its
+        // peer.
         if !self.peers.is_connected(&peer) {
             return Err(OpenStreamError::NotConnected(peer).into());
         }
@@ -135,7 +138,8 @@ impl Sender {
                     match self.send(&queued.frame).await {
                         Ok(stream) => lingering.push(linger(stream)),
                         Err(cause) => {
-                            self.events.send(Event::FrameNotSent { protocol: self.name, peer: self.peer, cause }).await;
+                            let (protocol, peer) = (self.name, self.peer);
+                            self.events.send(Event::FrameNotSent { protocol, peer, cause }).await;
                         }
                     }
                 }

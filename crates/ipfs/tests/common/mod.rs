@@ -1,9 +1,11 @@
 //! A host under test, and waiting for what it reports.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail by panicking")]
 #![allow(dead_code, reason = "each test program uses a part of this")]
 
 use std::{
     collections::HashMap,
+    ops::ControlFlow::{self, Break, Continue},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU8, Ordering},
@@ -57,8 +59,8 @@ impl Host {
         let mut host = Self { ipfs, address: Multiaddr::empty(), blocks, events, unread: Vec::new() };
         host.address = host
             .wait("an address", |event| match event {
-                Event::Listening { address } => Ok(address),
-                other => Err(other),
+                Event::Listening { address } => Break(address),
+                other => Continue(other),
             })
             .await
             .with(Protocol::P2p(host.id()));
@@ -85,78 +87,84 @@ impl Host {
 
     pub async fn connected(&mut self, who: PeerId) {
         self.wait("a connection", |event| match event {
-            Event::PeerConnected { peer, .. } if peer == who => Ok(()),
-            other => Err(other),
+            Event::PeerConnected { peer, .. } if peer == who => Break(()),
+            other => Continue(other),
         })
         .await;
     }
 
     pub async fn disconnected(&mut self, who: PeerId) {
         self.wait("a disconnection", |event| match event {
-            Event::PeerDisconnected { peer } if peer == who => Ok(()),
-            other => Err(other),
+            Event::PeerDisconnected { peer } if peer == who => Break(()),
+            other => Continue(other),
         })
         .await;
     }
 
     pub async fn frame(&mut self) -> (&'static str, PeerId, Bytes) {
         self.wait("a frame", |event| match event {
-            Event::Frame { protocol, peer, bytes } => Ok((protocol, peer, bytes)),
-            other => Err(other),
+            Event::Frame { protocol, peer, bytes } => Break((protocol, peer, bytes)),
+            other => Continue(other),
         })
         .await
     }
 
     pub async fn block(&mut self) -> (Cid, Bytes, PeerId) {
         self.wait("a block", |event| match event {
-            Event::Block { cid, bytes, peer } => Ok((cid, bytes, peer)),
+            Event::Block { cid, bytes, peer } => Break((cid, bytes, peer)),
             Event::BlockMissing { cid } => panic!("{cid} is missing"),
-            other => Err(other),
+            other => Continue(other),
         })
         .await
     }
 
     pub async fn missing(&mut self) -> Cid {
         self.wait("a missing block", |event| match event {
-            Event::BlockMissing { cid } => Ok(cid),
-            other => Err(other),
+            Event::BlockMissing { cid } => Break(cid),
+            other => Continue(other),
         })
         .await
     }
 
     pub async fn message(&mut self) -> (String, PeerId, Bytes) {
         self.wait("a message", |event| match event {
-            Event::Message { topic, author, data, .. } => Ok((topic, author, data)),
-            other => Err(other),
+            Event::Message { topic, author, data, .. } => Break((topic, author, data)),
+            other => Continue(other),
         })
         .await
     }
 
     pub async fn joined(&mut self, who: PeerId, what: &str) {
         self.wait("a peer on the topic", |event| match event {
-            Event::TopicJoined { peer, topic } if peer == who && topic == what => Ok(()),
-            other => Err(other),
+            Event::TopicJoined { peer, topic } if peer == who && topic == what => Break(()),
+            other => Continue(other),
         })
         .await;
     }
 
+    /// Waits until there are no more events.
+    pub async fn ended(&mut self) {
+        let ending = async { while self.events.next().await.is_some() {} };
+        timeout(PATIENCE, ending).await.expect("the events go on");
+    }
+
     /// Waits until `pick` takes an event; the others are kept for later calls.
-    pub async fn wait<T>(&mut self, what: &str, mut pick: impl FnMut(Event) -> Result<T, Event>) -> T {
+    pub async fn wait<T>(&mut self, what: &str, mut pick: impl FnMut(Event) -> ControlFlow<T, Event>) -> T {
         let mut unread = std::mem::take(&mut self.unread).into_iter();
         while let Some(event) = unread.next() {
             match pick(event) {
-                Ok(picked) => {
+                Break(picked) => {
                     self.unread.extend(unread);
                     return picked;
                 }
-                Err(event) => self.unread.push(event),
+                Continue(event) => self.unread.push(event),
             }
         }
         let picking = async {
             loop {
                 match pick(self.events.next().await.expect("the host has stopped")) {
-                    Ok(picked) => return picked,
-                    Err(event) => self.unread.push(event),
+                    Break(picked) => return picked,
+                    Continue(event) => self.unread.push(event),
                 }
             }
         };

@@ -123,14 +123,6 @@ fn many_blocks_are_spread_over_messages() {
 }
 
 #[test]
-fn the_fullest_message_fits_the_limit() {
-    assert!(
-        MESSAGE_BYTES_TARGET + BLOCK_BYTES_MAX + PRESENCES_PER_MESSAGE_MAX * 128
-            < super::super::message::MESSAGE_BYTES_MAX
-    );
-}
-
-#[test]
 fn answers_of_a_lost_message_are_given_again() {
     let mut ledger = Ledger::default();
     ledger.update(list([want(b"here"), want(b"not here")]));
