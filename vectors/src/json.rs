@@ -94,16 +94,22 @@ pub fn equal<T: Debug + PartialEq<U>, U: Debug>(what: &str, got: T, wanted: U) -
     if got == wanted { Ok(()) } else { Err(format!("{what}: got {got:?}, wanted {wanted:?}")) }
 }
 
-/// Compares bytes; shows both in hex when they differ.
+/// Compares bytes.
 ///
 /// # Errors
-/// Shows both when they differ.
+/// Says how long both are, and shows them in hex from where they begin to differ.
 pub fn equal_bytes(what: &str, got: impl AsRef<[u8]>, wanted: impl AsRef<[u8]>) -> Result<(), String> {
     let (got, wanted) = (got.as_ref(), wanted.as_ref());
     if got == wanted {
         return Ok(());
     }
-    Err(format!("{what}: got {}, wanted {}", hex::encode(got), hex::encode(wanted)))
+    let same = got.iter().zip(wanted).take_while(|(got, wanted)| got == wanted).count();
+    let shown = |bytes: &[u8]| hex::encode(bytes.iter().skip(same).take(32).copied().collect::<Vec<_>>());
+    let (got_bytes, wanted_bytes) = (got.len(), wanted.len());
+    let (got, wanted) = (shown(got), shown(wanted));
+    Err(format!(
+        "{what}: from byte {same} on got {got} ({got_bytes} in all), wanted {wanted} ({wanted_bytes} in all)"
+    ))
 }
 
 /// The innermost error code of a recorded verdict, if it is a failure that has one.
