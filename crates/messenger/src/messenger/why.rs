@@ -181,7 +181,7 @@ fn kept_for_contact(
         _ if others.online > 0 => {
             format!("It is kept here: a device of {name} is in reach and is about to be given it.")
         }
-        _ if others.seen >= message.kept => format!(
+        _ if others.seen > message.kept => format!(
             "It is kept here: a device of {name} was in reach {} and did not take it; it is offered again as \
              soon as one is.",
             reader.at(others.seen)
@@ -200,7 +200,7 @@ fn kept_for_group(message: &Message, delivery: &Delivery, others: &Others, reade
     if others.online > 0 {
         return "It is kept here: a device of another member is in reach and is about to be given it.".to_owned();
     }
-    if others.seen >= message.kept {
+    if others.seen > message.kept {
         return format!(
             "It is kept here: a device of another member was in reach {} and did not take it; it is offered \
              again as soon as one is.",

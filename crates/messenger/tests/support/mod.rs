@@ -1,0 +1,387 @@
+//! A network in memory: each node is the real engine with the real messenger on it; what one asks of its
+//! shell reaches the others at once. Loss, delay and crashes are the simulator's business.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::ControlFlow;
+
+use dunlin_base::kv::{Durability, MemoryStore, Store, Tx};
+use dunlin_base::{AccountId, EntryId, GroupId, PeerId, Span, Time};
+use dunlin_messenger::clock::Zone;
+use dunlin_messenger::links::Link;
+use dunlin_messenger::views::{Conversation, Message, MessageContent};
+use dunlin_messenger::{Messenger, MessengerError, Notice, Page};
+use dunlin_wesh::engine::{Action, App, Ctx, Engine, ExchangeId};
+use dunlin_wesh::profile::Profile;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+/// Actions after which a test is thought to run in circles.
+const ACTIONS_MAX: usize = 200_000;
+
+pub struct Node {
+    store: MemoryStore,
+    engine: Engine,
+    app: Messenger,
+    host: PeerId,
+    topics: BTreeSet<String>,
+    takes_requests: bool,
+    pub notices: Vec<Notice>,
+}
+
+pub struct World {
+    nodes: Vec<Node>,
+    links: BTreeSet<(usize, usize)>,
+    exchanges: BTreeMap<(usize, ExchangeId), (usize, ExchangeId)>,
+    queue: VecDeque<(usize, Action)>,
+    rng: ChaCha20Rng,
+    pub now: Time,
+}
+
+impl World {
+    /// Makes nodes with the given names, connected to nobody.
+    pub fn new(names: &[&str]) -> Self {
+        let mut world = Self {
+            nodes: Vec::new(),
+            links: BTreeSet::new(),
+            exchanges: BTreeMap::new(),
+            queue: VecDeque::new(),
+            rng: ChaCha20Rng::from_seed([5; 32]),
+            now: Time::from_secs(1_763_985_600),
+        };
+        for (index, name) in names.iter().enumerate() {
+            let node = world.open(index, MemoryStore::default());
+            world.nodes.push(node);
+            world.act(index, |ctx, engine, app| app.set_name(ctx, engine, name)).unwrap();
+        }
+        world
+    }
+
+    fn open(&mut self, index: usize, store: MemoryStore) -> Node {
+        let host = PeerId::from_bytes(&[b'h', index as u8]).unwrap();
+        let mut tx = Tx::new(&store);
+        let mut ctx = Ctx { tx: &mut tx, now: self.now, rng: &mut self.rng };
+        let mut engine = Engine::open(&mut ctx, Profile::Berty, host.clone()).unwrap();
+        let mut app = Messenger::new();
+        app.start(&mut ctx, &mut engine).unwrap();
+        while let Some(event) = engine.poll_event() {
+            app.handle_event(&mut ctx, &mut engine, &event).unwrap();
+        }
+        store.commit(tx.into_batch(), Durability::Synced).unwrap();
+        let (topics, notices) = (BTreeSet::new(), Vec::new());
+        Node { store, engine, app, host, topics, takes_requests: false, notices }
+    }
+
+    /// Ends a node and opens it again from what it stored.
+    pub fn restart(&mut self, index: usize) {
+        let peers: Vec<_> = (0..self.nodes.len()).filter(|other| self.linked(index, *other)).collect();
+        for other in &peers {
+            self.disconnect(index, *other);
+        }
+        let store = std::mem::take(&mut self.nodes[index].store);
+        self.nodes[index] = self.open(index, store);
+        self.collect_actions(index);
+        self.settle();
+        for other in peers {
+            self.connect(index, other);
+        }
+    }
+
+    fn linked(&self, one: usize, other: usize) -> bool {
+        self.links.contains(&(one.min(other), one.max(other)))
+    }
+
+    pub fn connect(&mut self, one: usize, other: usize) {
+        self.settle();
+        self.links.insert((one.min(other), one.max(other)));
+        for (node, peer) in [(one, other), (other, one)] {
+            let host = self.nodes[peer].host.clone();
+            let takes = self.nodes[peer].takes_requests;
+            self.input(node, |ctx, engine| {
+                engine.handle_connected(ctx, &host, true)?;
+                engine.handle_takes_requests(ctx, &host, takes)
+            });
+            for topic in self.nodes[peer].topics.clone() {
+                if self.nodes[node].topics.contains(&topic) {
+                    self.input(node, |ctx, engine| engine.handle_topic_joined(ctx, &host, &topic));
+                }
+            }
+        }
+        self.settle();
+    }
+
+    pub fn disconnect(&mut self, one: usize, other: usize) {
+        self.links.remove(&(one.min(other), one.max(other)));
+        for (node, peer) in [(one, other), (other, one)] {
+            let host = self.nodes[peer].host.clone();
+            self.input(node, |ctx, engine| engine.handle_disconnected(ctx, &host));
+        }
+        self.settle();
+    }
+
+    /// Lets a minute pass, in steps of a second.
+    pub fn wait_a_minute(&mut self) {
+        for _ in 0..60 {
+            self.now = self.now + Span::from_secs(1);
+            for index in 0..self.nodes.len() {
+                if self.nodes[index].engine.timeout().is_some_and(|due| due <= self.now) {
+                    self.input(index, |ctx, engine| engine.handle_timeout(ctx));
+                }
+            }
+            self.settle();
+        }
+    }
+
+    /// Runs a command of the messenger, and lets its effects spread.
+    pub fn act<R>(
+        &mut self,
+        index: usize,
+        command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine, &mut Messenger) -> Result<R, MessengerError>,
+    ) -> Result<R, MessengerError> {
+        let result = self.transact(index, command);
+        self.settle();
+        result
+    }
+
+    fn input(
+        &mut self,
+        index: usize,
+        input: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> Result<(), dunlin_base::kv::ReadError>,
+    ) {
+        self.transact(index, |ctx, engine, _| input(ctx, engine)).unwrap();
+    }
+
+    fn transact<R, E>(
+        &mut self,
+        index: usize,
+        change: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine, &mut Messenger) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let node = &mut self.nodes[index];
+        let mut tx = Tx::new(&node.store);
+        let mut ctx = Ctx { tx: &mut tx, now: self.now, rng: &mut self.rng };
+        let result = change(&mut ctx, &mut node.engine, &mut node.app);
+        while let Some(event) = node.engine.poll_event() {
+            node.app.handle_event(&mut ctx, &mut node.engine, &event).unwrap();
+        }
+        node.store.commit(tx.into_batch(), Durability::Synced).unwrap();
+        while let Some(notice) = node.app.poll_notice() {
+            node.notices.push(notice);
+        }
+        self.collect_actions(index);
+        result
+    }
+
+    fn collect_actions(&mut self, index: usize) {
+        while let Some(action) = self.nodes[index].engine.poll_action() {
+            self.queue.push_back((index, action));
+        }
+    }
+
+    /// Carries out everything that the engines ask for, until nothing is asked.
+    fn settle(&mut self) {
+        for _ in 0..ACTIONS_MAX {
+            let Some((index, action)) = self.queue.pop_front() else { return };
+            self.perform(index, action);
+        }
+        panic!("the network does not come to rest");
+    }
+
+    fn perform(&mut self, index: usize, action: Action) {
+        let own = self.nodes[index].host.clone();
+        match action {
+            Action::Subscribe { topic } => {
+                self.nodes[index].topics.insert(topic.clone());
+                for other in self.neighbours_on(index, &topic) {
+                    let host = self.nodes[other].host.clone();
+                    self.input(other, |ctx, engine| engine.handle_topic_joined(ctx, &own, &topic));
+                    self.input(index, |ctx, engine| engine.handle_topic_joined(ctx, &host, &topic));
+                }
+            }
+            Action::Unsubscribe { topic } => {
+                for other in self.neighbours_on(index, &topic) {
+                    self.nodes[other].engine.handle_topic_left(&own, &topic);
+                }
+                self.nodes[index].topics.remove(&topic);
+            }
+            Action::Publish { topic, data } => {
+                for other in self.neighbours_on(index, &topic) {
+                    self.input(other, |ctx, engine| engine.handle_gossip(ctx, &topic, &own, &data));
+                }
+            }
+            Action::SendHeads { id, peer, data } => match self.neighbour(index, &peer) {
+                Some(other) => {
+                    self.input(other, |ctx, engine| engine.handle_heads(ctx, &own, &data));
+                    self.input(index, |ctx, engine| engine.handle_heads_sent(ctx, &peer, id));
+                }
+                None => self.nodes[index].engine.handle_heads_unsent(id),
+            },
+            Action::SendRecords { peer, data } => {
+                if let Some(other) = self.neighbour(index, &peer) {
+                    self.input(other, |ctx, engine| engine.handle_records(ctx, &own, &data));
+                }
+            }
+            Action::Fetch { entry, peers } => {
+                let block = peers.iter().filter_map(|peer| self.neighbour(index, peer)).find_map(|other| {
+                    let node = &self.nodes[other];
+                    node.engine.block_for(&node.store, &own, &entry).unwrap()
+                });
+                self.input(index, |ctx, engine| match &block {
+                    Some(block) => engine.handle_block(ctx, &entry, block),
+                    None => engine.handle_block_missing(ctx, &entry),
+                });
+            }
+            Action::CancelFetch { .. } => {}
+            Action::AcceptExchanges(takes) => {
+                self.nodes[index].takes_requests = takes;
+                for other in (0..self.nodes.len()).filter(|other| self.linked(index, *other)).collect::<Vec<_>>() {
+                    self.input(other, |ctx, engine| engine.handle_takes_requests(ctx, &own, takes));
+                }
+            }
+            Action::OpenExchange { id, peer } => self.open_exchange(index, id, &peer),
+            Action::SendFrame { id, frame } => {
+                if let Some((other, theirs)) = self.exchanges.get(&(index, id)).copied() {
+                    self.input(other, |ctx, engine| engine.handle_exchange_frame(ctx, theirs, &frame));
+                }
+            }
+            Action::CloseExchange { id } => {
+                if let Some((other, theirs)) = self.exchanges.remove(&(index, id)) {
+                    self.input(other, |ctx, engine| engine.handle_exchange_closed(ctx, theirs));
+                }
+            }
+        }
+    }
+
+    fn open_exchange(&mut self, index: usize, id: ExchangeId, peer: &PeerId) {
+        let own = self.nodes[index].host.clone();
+        let accepting = self.neighbour(index, peer).filter(|other| self.nodes[*other].takes_requests);
+        let opened = accepting.and_then(|other| {
+            let theirs =
+                self.transact(other, |ctx, engine, _| Ok::<_, ()>(engine.handle_exchange_incoming(ctx, &own)));
+            Some((other, theirs.unwrap()?))
+        });
+        match opened {
+            Some((other, theirs)) => {
+                self.exchanges.insert((index, id), (other, theirs));
+                self.exchanges.insert((other, theirs), (index, id));
+                self.input(index, |ctx, engine| engine.handle_exchange_opened(ctx, id));
+            }
+            None => self.input(index, |ctx, engine| engine.handle_exchange_closed(ctx, id)),
+        }
+    }
+
+    fn neighbours_on(&self, index: usize, topic: &str) -> Vec<usize> {
+        let on_topic = |other: &usize| self.linked(index, *other) && self.nodes[*other].topics.contains(topic);
+        (0..self.nodes.len()).filter(on_topic).collect()
+    }
+
+    fn neighbour(&self, index: usize, peer: &PeerId) -> Option<usize> {
+        (0..self.nodes.len()).find(|other| self.linked(index, *other) && self.nodes[*other].host == *peer)
+    }
+}
+
+/// What tests look at.
+impl World {
+    pub fn view<R>(&self, index: usize, look: impl FnOnce(&MemoryStore, &Engine, &Messenger) -> R) -> R {
+        let node = &self.nodes[index];
+        look(&node.store, &node.engine, &node.app)
+    }
+
+    pub fn account(&self, index: usize) -> AccountId {
+        self.nodes[index].engine.account_id()
+    }
+
+    pub fn own_link(&self, index: usize) -> Link {
+        self.view(index, |read, engine, app| app.own_link(read, engine).unwrap().unwrap())
+    }
+
+    pub fn add(&mut self, index: usize, link: &Link) -> Result<(), MessengerError> {
+        let Link::Contact(link) = link.clone() else { panic!("a contact link") };
+        self.act(index, |ctx, engine, app| app.add_contact(ctx, engine, &link))
+    }
+
+    /// Makes two connected nodes contacts.
+    pub fn befriend(&mut self, one: usize, other: usize) {
+        let link = self.own_link(other);
+        self.add(one, &link).unwrap();
+        self.wait_a_minute();
+        let account = self.account(one);
+        self.act(other, |ctx, engine, app| app.accept(ctx, engine, &account)).unwrap();
+        self.wait_a_minute();
+    }
+
+    pub fn conversation(&self, index: usize, reference: &str) -> Conversation {
+        self.view(index, |read, engine, app| {
+            let group = app.find_conversation(read, reference).unwrap();
+            app.conversation(read, engine, &group).unwrap()
+        })
+    }
+
+    pub fn send(&mut self, index: usize, reference: &str, text: &str) -> Result<EntryId, MessengerError> {
+        let group = self.view(index, |read, _, app| app.find_conversation(read, reference))?;
+        self.act(index, |ctx, engine, app| app.send(ctx, engine, &group, text))
+    }
+
+    pub fn messages(&self, index: usize, group: &GroupId) -> Vec<Message> {
+        let page = Page { limit: 100, ..Page::default() };
+        self.view(index, |read, engine, app| app.messages(read, engine, group, &page).unwrap())
+    }
+
+    pub fn texts(&self, index: usize, reference: &str) -> Vec<String> {
+        let group = self.conversation(index, reference).group;
+        let shown = |message: Message| match message.content {
+            MessageContent::Text(text) | MessageContent::Other(text) => text,
+            MessageContent::Invitation { name, .. } => format!("invitation to {name}"),
+        };
+        self.messages(index, &group).into_iter().map(shown).collect()
+    }
+
+    pub fn message(&self, index: usize, entry: &EntryId) -> Message {
+        self.view(index, |read, engine, app| app.message(read, engine, entry).unwrap().unwrap())
+    }
+
+    pub fn why(&self, index: usize, entry: &EntryId) -> String {
+        self.view(index, |read, engine, app| app.why(read, engine, entry, self.now, Zone::default()).unwrap())
+    }
+
+    pub fn why_contact(&self, index: usize, account: &AccountId) -> String {
+        self.view(index, |read, engine, app| {
+            app.why_contact(read, engine, account, self.now, Zone::default()).unwrap()
+        })
+    }
+
+    pub fn contact_names(&self, index: usize) -> Vec<String> {
+        self.view(index, |read, engine, app| {
+            let contacts = app.contacts(read, engine).unwrap();
+            contacts.into_iter().map(|contact| format!("{} {:?}", contact.name, contact.state)).collect()
+        })
+    }
+
+    pub fn take_notices(&mut self, index: usize) -> Vec<Notice> {
+        std::mem::take(&mut self.nodes[index].notices)
+    }
+
+    /// How many messages of any kind the log of a conversation holds: what is sent for nothing shows here.
+    pub fn log_len(&self, index: usize, group: &GroupId) -> (usize, usize) {
+        let mut counts = (0, 0);
+        self.view(index, |read, engine, _| {
+            let ascending = dunlin_base::kv::Direction::Ascending;
+            let mut messages = |_| {
+                counts.0 += 1;
+                ControlFlow::Continue(())
+            };
+            engine.visit_messages(read, group, None, ascending, &mut messages).unwrap();
+            engine
+                .visit_metadata(read, group, None, ascending, &mut |event| {
+                    let is_app = matches!(
+                        event.event.event(),
+                        dunlin_wesh::metadata::Event::AppMetadata { .. }
+                    );
+                    counts.1 += usize::from(is_app);
+                    ControlFlow::Continue(())
+                })
+                .unwrap();
+        });
+        counts
+    }
+}
