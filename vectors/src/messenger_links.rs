@@ -16,6 +16,9 @@ use crate::json::{base64_bytes, equal, equal_bytes, field, flag, hex_array, labe
 use crate::registry::{Check, VectorFile};
 use crate::report::Report;
 
+/// What the producer tried as a wrong passphrase; without a checksum it opens the link to other keys.
+const WRONG_PASSPHRASE: &str = "wrong";
+
 /// The check for `file`, if it is one of this family.
 pub fn check_for(file: &VectorFile) -> Option<Check> {
     match file.stem() {
@@ -80,7 +83,7 @@ fn encrypted(case: &Value) -> Result<(), String> {
     equal("opened from the web form", open(web, right)?, Ok(link_of(field(case, "opened_web")?)?))?;
     equal("opened from the QR form", open(internal, right)?, Ok(link_of(field(case, "opened_internal")?)?))?;
     opened_as("without a passphrase", &open(web, "")?, field(case, "no_passphrase")?)?;
-    opened_as("with a wrong passphrase", &open(web, &format!("{right}x"))?, field(case, "wrong_passphrase")?)
+    opened_as("with a wrong passphrase", &open(web, WRONG_PASSPHRASE)?, field(case, "wrong_passphrase")?)
 }
 
 /// Reads a link and opens it, unless the passphrase is empty.
