@@ -1,9 +1,12 @@
 //! Conversations of a few frames both ways on one stream, for handshakes.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::AsyncWriteExt as _;
+use futures::{
+    AsyncReadExt as _, AsyncWriteExt as _,
+    io::{ReadHalf, WriteHalf},
+};
 use libp2p::{PeerId, Stream};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
@@ -55,6 +58,47 @@ impl Exchange {
             Ok(())
         };
         timeout(CLOSE_MAX, both_ways).await.map_err(|_| WriteFrameError::Stalled)?
+    }
+}
+
+/// The reading half of an [`Exchange`].
+pub struct ExchangeReader {
+    stream: ReadHalf<Stream>,
+    _place: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+/// The writing half of an [`Exchange`].
+pub struct ExchangeWriter {
+    stream: WriteHalf<Stream>,
+    _place: Option<Arc<OwnedSemaphorePermit>>,
+}
+
+impl Exchange {
+    /// Takes the two directions apart, for tasks that read and write independently.
+    pub fn split(self) -> (ExchangeReader, ExchangeWriter) {
+        let (reading, writing) = self.stream.split();
+        let place = self._place.map(Arc::new);
+        (ExchangeReader { stream: reading, _place: place.clone() }, ExchangeWriter { stream: writing, _place: place })
+    }
+}
+
+impl ExchangeReader {
+    /// Waits for the next frame: see [`Exchange::read_frame`].
+    pub async fn read_frame(&mut self) -> Result<Bytes, ReadFrameError> {
+        read_frame(&mut self.stream, EXCHANGE_FRAME_BYTES_MAX, FirstByte::Soon, None).await
+    }
+}
+
+impl ExchangeWriter {
+    /// Sends one frame at once.
+    pub async fn write_frame(&mut self, frame: &[u8]) -> Result<(), WriteFrameError> {
+        write_frame(&mut self.stream, frame, EXCHANGE_FRAME_BYTES_MAX).await
+    }
+
+    /// Says that nothing more will be written. The stream stays until the reading half is dropped too.
+    pub async fn close(mut self) -> Result<(), WriteFrameError> {
+        timeout(CLOSE_MAX, self.stream.close()).await.map_err(|_| WriteFrameError::Stalled)??;
+        Ok(())
     }
 }
 

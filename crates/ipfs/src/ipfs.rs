@@ -234,6 +234,18 @@ impl Ipfs {
         self.inner.outbound.send(carrier, peer, frame)
     }
 
+    /// Sends a frame like [`Self::send_frame`] and waits until it has left whole, which says that the peer's
+    /// host took it and nothing more. A failure is returned and not reported as an event.
+    pub async fn deliver_frame(
+        &self,
+        protocol: &'static str,
+        peer: PeerId,
+        frame: Bytes,
+    ) -> Result<(), SendFrameError> {
+        let carrier = self.inner.carriers.get(protocol).ok_or(SendFrameError::UnknownProtocol(protocol))?;
+        self.inner.outbound.deliver(carrier, peer, frame).await
+    }
+
     /// Opens an exchange with a connected peer.
     pub async fn open_exchange(
         &self,

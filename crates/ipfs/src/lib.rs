@@ -78,7 +78,7 @@ pub use cid::Cid;
 pub use config::{BlockSource, Config, FrameProtocol, NoBlocks};
 pub use dial::DialError;
 pub use event::{EVENT_BYTES_WAITING_MAX, EVENTS_WAITING_MAX, Event, Events};
-pub use exchange::{EXCHANGE_FRAME_BYTES_MAX, Exchange};
+pub use exchange::{EXCHANGE_FRAME_BYTES_MAX, Exchange, ExchangeReader, ExchangeWriter};
 pub use frames::{
     FRAME_FIRST_BYTE_MAX, FRAME_SILENCE_MAX, FRAME_TOTAL_MAX, INBOUND_BYTES_MAX, INBOUND_STREAMS_MAX,
     ReadFrameError, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_FRAMES_MAX, SendFrameError, WriteFrameError,

@@ -17,6 +17,7 @@ use dunlin_base::keys::KeyError;
 use dunlin_base::kv::{Read, ReadError, Tx};
 use dunlin_base::{AccountId, DeviceId, GroupId, PublicKey, SecretKey};
 use rand_core::{CryptoRng, RngCore};
+use zeroize::Zeroizing;
 
 use crate::errors::{Code, Coded};
 use crate::tables;
@@ -175,9 +176,9 @@ impl AccountKeys {
 
 /// Draws a key from `rng`.
 pub(crate) fn random_key(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> SecretKey {
-    let mut seed = [0; 32];
-    rng.fill_bytes(&mut seed);
-    SecretKey::from_seed(seed)
+    let mut seed = Zeroizing::new([0; 32]);
+    rng.fill_bytes(&mut *seed);
+    SecretKey::from_seed(*seed)
 }
 
 fn key_from_agreement(own: &SecretKey, other: &PublicKey) -> Result<SecretKey, KeyError> {
@@ -187,7 +188,7 @@ fn key_from_agreement(own: &SecretKey, other: &PublicKey) -> Result<SecretKey, K
 /// Reads the key stored under `name`.
 pub(crate) fn load_key(read: &dyn Read, name: &str) -> Result<Option<SecretKey>, KeyStoreError> {
     let Some(bytes) = read.get(tables::KEYS, name.as_bytes())? else { return Ok(None) };
-    let bytes = zeroize::Zeroizing::new(bytes);
+    let bytes = Zeroizing::new(bytes);
     let key = SecretKey::from_libp2p(&bytes);
     key.map(Some).map_err(|source| KeyStoreError::Damaged { name: name.to_owned(), source })
 }

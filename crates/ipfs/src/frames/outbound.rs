@@ -11,7 +11,7 @@ use futures::{AsyncReadExt as _, AsyncWriteExt as _, StreamExt as _, stream::Fut
 use libp2p::{PeerId, Stream, StreamProtocol};
 use tokio::{
     runtime::Handle,
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot},
     time::timeout,
 };
 
@@ -72,6 +72,8 @@ struct Queue {
 
 struct Queued {
     frame: Bytes,
+    /// Who waits for the outcome; otherwise a failure becomes an event.
+    waiting: Option<oneshot::Sender<Result<(), SendFrameError>>>,
     _room: OwnedSemaphorePermit,
 }
 
@@ -82,6 +84,29 @@ impl Outbound {
 
     /// Puts a frame in the queue of a connected peer.
     pub(crate) fn send(&self, carrier: &Carrier, peer: PeerId, frame: Bytes) -> Result<(), SendFrameError> {
+        self.enqueue(carrier, peer, frame, None)
+    }
+
+    /// Puts a frame in the queue of a connected peer, and waits until it has left whole.
+    pub(crate) async fn deliver(
+        &self,
+        carrier: &Carrier,
+        peer: PeerId,
+        frame: Bytes,
+    ) -> Result<(), SendFrameError> {
+        let (outcome, waiting) = oneshot::channel();
+        self.enqueue(carrier, peer, frame, Some(outcome))?;
+        // A dropped outcome means that the queue ended with its peer.
+        waiting.await.unwrap_or(Err(OpenStreamError::NotConnected(peer).into()))
+    }
+
+    fn enqueue(
+        &self,
+        carrier: &Carrier,
+        peer: PeerId,
+        frame: Bytes,
+        waiting: Option<oneshot::Sender<Result<(), SendFrameError>>>,
+    ) -> Result<(), SendFrameError> {
         if frame.len() > carrier.frame_bytes_max {
             return Err(
                 WriteFrameError::TooLong { length: frame.len(), allowed: carrier.frame_bytes_max }.into()
@@ -97,7 +122,7 @@ impl Outbound {
         let permits = u32::try_from(frame.len()).map_err(|_| SendFrameError::QueueFull)?;
         let room =
             queue.bytes.clone().try_acquire_many_owned(permits).map_err(|_| SendFrameError::QueueFull)?;
-        queue.frames.try_send(Queued { frame, _room: room }).map_err(|_| SendFrameError::QueueFull)
+        queue.frames.try_send(Queued { frame, waiting, _room: room }).map_err(|_| SendFrameError::QueueFull)
     }
 
     /// Ends the queues of a peer that is gone. Frames still in them fail one by one and are reported.
@@ -135,9 +160,18 @@ impl Sender {
             tokio::select! {
                 queued = waiting.recv(), if lingering.len() < LINGERING_MAX => {
                     let Some(queued) = queued else { break };
-                    match self.send(&queued.frame).await {
-                        Ok(stream) => lingering.push(linger(stream)),
-                        Err(cause) => {
+                    let outcome = match self.send(&queued.frame).await {
+                        Ok(stream) => {
+                            lingering.push(linger(stream));
+                            Ok(())
+                        }
+                        Err(cause) => Err(cause),
+                    };
+                    match (queued.waiting, outcome) {
+                        // Whoever waited may have stopped.
+                        (Some(waiting), outcome) => drop(waiting.send(outcome)),
+                        (None, Ok(())) => {}
+                        (None, Err(cause)) => {
                             let (protocol, peer) = (self.name, self.peer);
                             self.events.send(Event::FrameNotSent { protocol, peer, cause }).await;
                         }

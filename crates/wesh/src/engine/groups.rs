@@ -341,6 +341,7 @@ impl Engine {
         self.groups.insert(id, active);
         for kind in STORES {
             self.want_missing(ctx, &id, kind)?;
+            self.greet_all(ctx, &id, kind)?;
         }
         self.announce_device(ctx, &id)
     }

@@ -1,9 +1,9 @@
 //! Hosts that are connected, and the devices for which they speak.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_base::kv::ReadError;
-use dunlin_base::{DeviceId, GroupId, PeerId, Time};
+use dunlin_base::{AccountId, DeviceId, GroupId, PeerId, Time};
 use dunlin_log::LogTag;
 
 use super::{Ctx, Engine, Event};
@@ -17,10 +17,12 @@ pub(super) struct Peer {
     pub local: bool,
     /// Whether it accepts contact requests from somebody.
     pub takes_requests: bool,
+    /// The topics that it is on, ours or not: a group of them may be activated later.
+    pub topics: BTreeSet<String>,
     /// The discovery names that it announced, with the time until which it does.
     pub records: BTreeMap<String, Time>,
     /// Lookups that were tried with it although it announced nothing.
-    pub tried_blindly: std::collections::BTreeSet<dunlin_base::AccountId>,
+    pub tried_blindly: BTreeSet<AccountId>,
 }
 
 impl Engine {
@@ -72,7 +74,7 @@ impl Engine {
     /// Connected hosts that speak for a device of any active group.
     pub fn speakers(&self) -> Vec<PeerId> {
         let all = self.groups.values().flat_map(|active| active.speakers.keys().cloned());
-        all.collect::<std::collections::BTreeSet<_>>().into_iter().collect()
+        all.collect::<BTreeSet<_>>().into_iter().collect()
     }
 
     /// Connected hosts that speak for a device of one group, and the device.

@@ -24,6 +24,8 @@ const REPEATS_MAX: u8 = 9;
 /// Failed attempts after which what descends from a missing entry is shown without it. The entry is still
 /// asked for; when it arrives, it takes its place.
 const FETCH_TRIES_BEFORE_HOLE: u8 = 4;
+/// Topics of one peer that are remembered: those of two thousand groups.
+const TOPICS_PER_PEER_MAX: usize = 4096;
 /// Heads of one payload that are looked at (`spec/security.md` O6).
 const HEADS_PER_PAYLOAD_MAX: usize = 4096;
 
@@ -89,21 +91,52 @@ impl Engine {
         peer: &PeerId,
         topic: &str,
     ) -> Result<(), ReadError> {
-        let Some((group, kind)) = self.topics.get(topic).copied() else { return Ok(()) };
-        let active = self.active_mut(&group)?;
-        active.store_mut(kind).subscribers.insert(peer.clone(), Subscriber::default());
-        self.send_heads(ctx, &group, kind, peer)?;
-        if let Some(active) = self.groups.get_mut(&group) {
-            active.store_mut(kind).announcement.restart(ctx.now);
+        let Some(known) = self.peers.get_mut(peer) else { return Ok(()) };
+        if known.topics.len() < TOPICS_PER_PEER_MAX {
+            known.topics.insert(topic.to_owned());
         }
-        self.fetches.hasten(ctx.now, &group, kind);
-        self.want_missing(ctx, &group, kind)?;
-        self.ask_for_blocks(ctx.now);
+        if let Some((group, kind)) = self.topics.get(topic).copied() {
+            self.greet(ctx, &group, kind, peer)?;
+        }
         self.finish(ctx)
+    }
+
+    /// Greets whoever is on the topic of a store that was just opened.
+    pub(super) fn greet_all(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+    ) -> Result<(), ReadError> {
+        let topic = self.active(group)?.store(kind).address.to_string();
+        let there = self.peers.iter().filter(|(_, known)| known.topics.contains(&topic));
+        let there: Vec<_> = there.map(|(peer, _)| peer.clone()).collect();
+        there.iter().try_for_each(|peer| self.greet(ctx, group, kind, peer))
+    }
+
+    /// Gives a peer on the topic of a store its heads, and asks it for what the log misses.
+    fn greet(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        peer: &PeerId,
+    ) -> Result<(), ReadError> {
+        let store = self.active_mut(group)?.store_mut(kind);
+        store.subscribers.insert(peer.clone(), Subscriber::default());
+        store.announcement.restart(ctx.now);
+        self.send_heads(ctx, group, kind, peer)?;
+        self.fetches.hasten(ctx.now, group, kind);
+        self.want_missing(ctx, group, kind)?;
+        self.ask_for_blocks(ctx.now);
+        Ok(())
     }
 
     /// Notes that a peer left a topic.
     pub fn handle_topic_left(&mut self, peer: &PeerId, topic: &str) {
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.topics.remove(topic);
+        }
         let Some((group, kind)) = self.topics.get(topic).copied() else { return };
         if let Some(active) = self.groups.get_mut(&group) {
             active.store_mut(kind).subscribers.remove(peer);

@@ -7,6 +7,7 @@ use dunlin_base::{DeviceId, GroupId, MemberId, SecretKey};
 use dunlin_proto::protocol::DeviceChainKey;
 use prost::Message as _;
 use rand_core::{CryptoRng, RngCore};
+use zeroize::Zeroizing;
 
 use super::chain::{ChainKey, OtherChain};
 use super::envelope::own_chain;
@@ -91,7 +92,7 @@ pub fn dangerous_seal_chain_key(
     chain: &ChainKey,
 ) -> Result<Vec<u8>, KeyError> {
     let clear = DeviceChainKey { chain_key: chain.key().as_bytes().to_vec(), counter: chain.counter() };
-    let clear = zeroize::Zeroizing::new(clear.encode_to_vec());
+    let clear = Zeroizing::new(clear.encode_to_vec());
     let nonce = Nonce::dangerous_fixed(group_nonce(group));
     Ok(seal(&box_key(device, dest.key())?, nonce, &clear))
 }
@@ -108,9 +109,9 @@ pub fn open_chain_key_box(
 ) -> Result<OtherChain, ChainBoxError> {
     let key = box_key(&own.member, device.key())?;
     let clear = open(&key, &group_nonce(&group.id()), sealed).map_err(|_| ChainBoxError::DoesNotOpen)?;
-    let clear = zeroize::Zeroizing::new(clear);
+    let clear = Zeroizing::new(clear);
     let shared = DeviceChainKey::decode(clear.as_slice()).map_err(|_| ChainBoxError::Malformed)?;
-    let chain_key = zeroize::Zeroizing::new(shared.chain_key);
+    let chain_key = Zeroizing::new(shared.chain_key);
     let chain_key = SymmetricKey::from_slice(&chain_key).ok_or(ChainBoxError::Malformed)?;
     let counter = shared.counter;
     OtherChain::new(ChainKey::new(chain_key, counter)).ok_or(ChainBoxError::CounterTooHigh { counter })

@@ -5,6 +5,7 @@ use dunlin_base::GroupId;
 use dunlin_base::kdf::hkdf_sha256;
 use dunlin_base::keys::SymmetricKey;
 use rand_core::{CryptoRng, RngCore};
+use zeroize::Zeroizing;
 
 /// How many unused message keys of one device a receiver can have.
 ///
@@ -29,9 +30,9 @@ impl ChainKey {
 
     /// Begins a chain.
     pub fn random(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> Self {
-        let mut key = [0; 32];
-        rng.fill_bytes(&mut key);
-        Self::new(SymmetricKey::from_bytes(key), 0)
+        let mut key = Zeroizing::new([0; 32]);
+        rng.fill_bytes(&mut *key);
+        Self::new(SymmetricKey::from_bytes(*key), 0)
     }
 
     /// Steps over one message: the state after it, and its key. `None` when all counters are used.

@@ -27,6 +27,8 @@ pub fn stop_waiting(tx: &mut Tx<'_>, group: &GroupId, device: &DeviceId, counter
 ///
 /// Those further ahead are included if the window reaches them once the ones before them in the list are
 /// opened. To be asked after a chain was registered, a device became known, or a message was opened.
+/// Whatever does not open now and [never will](super::OpenMessageError::may_open_later) has to stop
+/// waiting, or it is tried again each time.
 ///
 /// # Errors
 /// [`ReadError`].

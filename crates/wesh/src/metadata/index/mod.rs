@@ -31,7 +31,7 @@ mod contacts;
 mod queries;
 mod rows;
 
-use dunlin_base::kv::{Direction, Read, ReadError, Tx};
+use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
 use dunlin_base::{AccountId, DeviceId, GroupId, MemberId};
 use dunlin_log::Position;
 use dunlin_proto::protocol::GroupMetadata;
@@ -129,7 +129,7 @@ impl Index {
     /// # Errors
     /// [`ReadError`]; forget the transaction.
     pub fn clear(&self, tx: &mut Tx<'_>) -> Result<(), ReadError> {
-        let range = dunlin_base::kv::KeyRange::prefix(self.group.as_bytes());
+        let range = KeyRange::prefix(self.group.as_bytes());
         loop {
             let rows = tx.collect(tables::INDEX, &range, Direction::Ascending, BATCH)?;
             if rows.is_empty() {
@@ -330,8 +330,8 @@ impl Index {
         rows::key(&self.group, tag, item)
     }
 
-    fn range(&self, tag: Tag, item: &[&[u8]]) -> dunlin_base::kv::KeyRange {
-        dunlin_base::kv::KeyRange::prefix(&self.key(tag, item))
+    fn range(&self, tag: Tag, item: &[&[u8]]) -> KeyRange {
+        KeyRange::prefix(&self.key(tag, item))
     }
 }
 

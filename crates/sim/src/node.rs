@@ -1,0 +1,257 @@
+//! One simulated device: the engine, a witness above it, and a disk below.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use dunlin_base::kv::{CommitError, Direction, Durability, KeyRange, Read, ReadError, Store, Table, Tx};
+use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
+use dunlin_store::RedbStore;
+use dunlin_store::faults::SimDisk;
+use dunlin_wesh::engine::{Action, App, Ctx, Engine, Event};
+use dunlin_wesh::profile::Profile;
+
+use crate::chance::Chance;
+
+/// What the witness saw, by group and entry: a count, since twice would be a violation.
+const SEEN: Table = Table(0xf0);
+/// Messages that wait, by group and entry.
+const WAITS: Table = Table(0xf1);
+
+/// The application of a simulated device: it accepts every request and writes down what it is shown.
+#[derive(Debug, Default)]
+pub(crate) struct Witness;
+
+impl App for Witness {
+    type Notice = std::convert::Infallible;
+
+    fn start(&mut self, ctx: &mut Ctx<'_, '_>, engine: &mut Engine) -> Result<(), ReadError> {
+        let known = engine.known_groups(ctx.tx)?;
+        for (group, _, _) in known {
+            // A group that cannot be activated is told by its messages not arriving.
+            let _ = engine.activate(ctx, &group);
+        }
+        Ok(())
+    }
+
+    fn handle_event(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        engine: &mut Engine,
+        event: &Event,
+    ) -> Result<(), ReadError> {
+        match event {
+            Event::Message(message) => {
+                let key = [message.group.as_bytes().as_slice(), message.entry.digest()].concat();
+                let times = ctx.tx.get(SEEN, &key)?.and_then(|row| row.first().copied()).unwrap_or(0);
+                ctx.tx.put(SEEN, &key, &[times.saturating_add(1)]);
+                ctx.tx.delete(WAITS, &key);
+            }
+            Event::MessageWaits { group, entry, .. } => {
+                let key = [group.as_bytes().as_slice(), entry.digest()].concat();
+                ctx.tx.put(WAITS, &key, &[]);
+            }
+            Event::RequestReceived { contact, .. } => {
+                let _ = engine.accept_contact(ctx, &contact.account);
+            }
+            Event::RequestSent { account } => {
+                if let Ok(group) = engine.contact_group(account) {
+                    let _ = engine.activate(ctx, &group);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn handle_timeout(&mut self, _: &mut Ctx<'_, '_>, _: &mut Engine) -> Result<(), ReadError> {
+        Ok(())
+    }
+
+    fn timeout(&self) -> Option<Time> {
+        None
+    }
+
+    fn poll_notice(&mut self) -> Option<Self::Notice> {
+        None
+    }
+}
+
+/// A device that is switched on.
+struct Running {
+    store: Arc<RedbStore>,
+    engine: Engine,
+}
+
+/// A device.
+pub(crate) struct Node {
+    pub id: PeerId,
+    disk: SimDisk,
+    running: Option<Running>,
+    chance: Chance,
+    /// What its clock adds to the true time, and what it takes away.
+    pub ahead: Span,
+    pub behind: Span,
+    pub asleep: bool,
+    /// When it is switched on again after a crash.
+    pub back_at: Option<Time>,
+    pub actions: VecDeque<Action>,
+    /// How often the next commits fail, in thousandths.
+    pub commit_fault: u64,
+}
+
+impl Node {
+    pub fn new(seed: u64, number: usize) -> Self {
+        let mut chance = Chance::new(seed, &format!("node {number}"));
+        let mut id = [0; 34];
+        rand_core::RngCore::fill_bytes(&mut chance, &mut id);
+        Self {
+            id: PeerId::from_array(id),
+            disk: SimDisk::new(seed.rotate_left(8) ^ number as u64),
+            running: None,
+            chance,
+            ahead: Span::default(),
+            behind: Span::default(),
+            asleep: false,
+            back_at: None,
+            actions: VecDeque::new(),
+            commit_fault: 0,
+        }
+    }
+
+    /// What its clock shows.
+    pub fn clock(&self, now: Time) -> Time {
+        now + self.ahead - self.behind
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
+    pub fn is_reachable(&self) -> bool {
+        self.running.is_some() && !self.asleep
+    }
+
+    pub fn engine(&self) -> Option<&Engine> {
+        self.running.as_ref().map(|running| &running.engine)
+    }
+
+    pub fn store(&self) -> Option<&RedbStore> {
+        self.running.as_ref().map(|running| &*running.store)
+    }
+
+    /// Switches the device on. A disk that does not give an account back is a violation.
+    pub fn start(&mut self, now: Time) -> Result<(), String> {
+        let store = self.disk.open_store().map_err(|error| format!("no store: {error}"))?;
+        self.start_on(Arc::new(store), now)
+    }
+
+    /// Opens the account on a store that is open.
+    fn start_on(&mut self, store: Arc<RedbStore>, now: Time) -> Result<(), String> {
+        let mut tx = Tx::new(&*store);
+        let clock = self.clock(now);
+        let mut ctx = Ctx { tx: &mut tx, now: clock, rng: &mut self.chance };
+        let mut engine = Engine::open(&mut ctx, Profile::Berty, self.id.clone())
+            .map_err(|error| format!("no account: {error}"))?;
+        let mut witness = Witness;
+        witness.start(&mut ctx, &mut engine).map_err(|error| error.to_string())?;
+        drain(&mut ctx, &mut engine, &mut witness).map_err(|error| error.to_string())?;
+        store.commit(tx.into_batch(), Durability::Synced).map_err(|error| error.to_string())?;
+        self.actions = std::iter::from_fn(|| engine.poll_action()).collect();
+        self.running = Some(Running { store, engine });
+        self.back_at = None;
+        Ok(())
+    }
+
+    /// Cuts the power: what was not synced may be lost, sector by sector.
+    pub fn crash(&mut self, back_at: Time) {
+        // What survives is decided before the store can tidy up.
+        let survived = self.disk.crash(self.chance.below(u64::MAX));
+        self.running = None;
+        self.actions.clear();
+        self.disk = survived;
+        self.back_at = Some(back_at);
+    }
+
+    /// One input and its commit, as the shell of a real node does it. `None` when the device is off, or when
+    /// the commit failed; it was opened again then, and has to be told who is connected.
+    pub fn step<R>(
+        &mut self,
+        now: Time,
+        input: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> R,
+    ) -> Step<R> {
+        let clock = self.clock(now);
+        let Some(running) = &mut self.running else { return Step::Off };
+        let store = running.store.clone();
+        let mut tx = Tx::new(&*store);
+        let mut ctx = Ctx { tx: &mut tx, now: clock, rng: &mut self.chance };
+        let result = input(&mut ctx, &mut running.engine);
+        let drained = drain(&mut ctx, &mut running.engine, &mut Witness);
+        let fails = self.chance.happens(self.commit_fault);
+        let committed = match drained {
+            Err(error) => Err(CommitError::Io(Box::new(error))),
+            Ok(()) if fails => Err(CommitError::Full),
+            Ok(()) => store.commit(tx.into_batch(), Durability::Synced),
+        };
+        if committed.is_err() {
+            self.running = None;
+            self.actions.clear();
+            return match self.start_on(store, now) {
+                Ok(()) => Step::Reopened,
+                Err(error) => Step::Broken(error),
+            };
+        }
+        self.actions.extend(std::iter::from_fn(|| running.engine.poll_action()));
+        Step::Done(result)
+    }
+
+    /// Reads without changing anything.
+    pub fn look<R>(&self, look: impl FnOnce(&dyn Read, &Engine) -> R) -> Option<R> {
+        let running = self.running.as_ref()?;
+        Some(look(&*running.store, &running.engine))
+    }
+
+    /// What the witness was shown of a group: entry and how often.
+    pub fn seen(&self, group: &GroupId) -> Vec<(EntryId, u8)> {
+        let rows = self.rows(SEEN, group);
+        rows.into_iter().map(|(entry, row)| (entry, row.first().copied().unwrap_or(0))).collect()
+    }
+
+    /// Entries of a group of which the witness was told that they wait.
+    pub fn waits(&self, group: &GroupId) -> Vec<EntryId> {
+        self.rows(WAITS, group).into_iter().map(|(entry, _)| entry).collect()
+    }
+
+    fn rows(&self, table: Table, group: &GroupId) -> Vec<(EntryId, Vec<u8>)> {
+        let mut rows = Vec::new();
+        let Some(store) = self.store() else { return rows };
+        let range = KeyRange::prefix(group.as_bytes());
+        // A store that cannot be read shows as messages that are missing.
+        let _ = store.scan(table, &range, Direction::Ascending, &mut |key, row| {
+            if let Some(entry) = key.get(32..).and_then(EntryId::from_slice) {
+                rows.push((entry, row.to_vec()));
+            }
+            ControlFlow::Continue(())
+        });
+        rows
+    }
+}
+
+/// What came of an input.
+pub(crate) enum Step<R> {
+    /// It is committed.
+    Done(R),
+    /// The device is off.
+    Off,
+    /// The commit failed; the engine was opened again.
+    Reopened,
+    /// The device could not be opened again.
+    Broken(String),
+}
+
+fn drain(ctx: &mut Ctx<'_, '_>, engine: &mut Engine, witness: &mut Witness) -> Result<(), ReadError> {
+    while let Some(event) = engine.poll_event() {
+        witness.handle_event(ctx, engine, &event)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,60 @@
+//! What a run consists of: how many nodes, how much they say, and what goes wrong.
+
+use crate::chance::Chance;
+
+/// What goes wrong in the first half of a run. Chances are in thousandths.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Faults {
+    /// A message of gossip, a frame or a block gets lost.
+    pub loss: u64,
+    /// A message of gossip or a frame arrives twice.
+    pub duplication: u64,
+    /// The longest delay on a link, in milliseconds; each parcel draws its own, so they overtake each other.
+    pub delay_ms: u64,
+    /// In a second, the network splits into two halves or heals.
+    pub partition: u64,
+    /// In a second, one device falls asleep or wakes up.
+    pub sleep: u64,
+    /// In a second, one machine loses power, and starts again some seconds later.
+    pub crash: u64,
+    /// In a second, one clock is set to another time, up to a day away.
+    pub skew: u64,
+    /// A commit fails because the disk is full or broken.
+    pub commit: u64,
+}
+
+/// A run to be made.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Plan {
+    /// How many devices, each with an account of its own: 2 to 10.
+    pub nodes: usize,
+    /// How many seconds the faulty half takes.
+    pub seconds: u64,
+    /// In a second, somebody writes a message; in thousandths.
+    pub talk: u64,
+    /// What goes wrong.
+    pub faults: Faults,
+}
+
+impl Plan {
+    /// Draws a run: most are bad in two or three ways, some in none or in all.
+    pub fn from_seed(seed: u64) -> Self {
+        let mut chance = Chance::new(seed, "plan");
+        let mut draw = |likely: u64, most: u64| match chance.happens(likely) {
+            true => chance.below(most).saturating_add(1),
+            false => 0,
+        };
+        let faults = Faults {
+            loss: draw(500, 300),
+            duplication: draw(500, 200),
+            delay_ms: draw(700, 3000).max(1),
+            partition: draw(400, 80),
+            sleep: draw(400, 100),
+            crash: draw(400, 60),
+            skew: draw(300, 50),
+            commit: draw(250, 20),
+        };
+        let nodes = usize::try_from(draw(1000, 9)).unwrap_or(1).saturating_add(1);
+        Self { nodes, seconds: draw(1000, 60).saturating_add(30), talk: draw(1000, 900).saturating_add(100), faults }
+    }
+}
