@@ -84,10 +84,8 @@ fn group_log(file: &VectorFile, report: &mut Report) -> Result<(), String> {
         for case in list(json, kind)? {
             let name = text(case, name)?;
             let reader = Reader::read(&group, case);
-            match reader.and_then(|reader| reader.run(case, &metadata, &events, &messages)) {
-                Ok(()) => report.check(format!("{kind} {name}"), Ok(())),
-                Err(why) => report.check(format!("{kind} {name}"), Err(why)),
-            }
+            let result = reader.and_then(|reader| reader.run(case, &metadata, &events, &messages));
+            report.check(format!("{kind} {name}"), result);
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use dunlin_base::kv::{ReadError, Table};
 pub const KEYS: Table = Table(0x30);
 /// Chain states per group and device: [`crate::message`].
 pub const CHAINS: Table = Table(0x31);
-/// Message keys that were computed ahead, per group, device and counter: [`crate::message`].
+/// Keys of own messages that were sealed and not opened yet, per group, device and counter: [`crate::message`].
 pub const MESSAGE_KEYS: Table = Table(0x32);
 /// Message keys by entry: [`crate::message`].
 pub const OPENED_KEYS: Table = Table(0x33);

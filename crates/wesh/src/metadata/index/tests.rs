@@ -119,7 +119,7 @@ fn converge() {
             let store = MemoryStore::default();
             let mut tx = Tx::new(&store);
             fold(&index, &mut tx, order);
-            let all = dunlin_base::kv::KeyRange::default();
+            let all = KeyRange::default();
             tx.collect(tables::INDEX, &all, Direction::Ascending, usize::MAX).unwrap()
         };
         let expected = state_after(&log);
