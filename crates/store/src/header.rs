@@ -127,3 +127,47 @@ impl Fields<'_> {
         *field
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::SimDisk;
+
+    const KEY: [u8; 32] = [7; 32];
+
+    fn disk_with(header: &Header) -> SimDisk {
+        let disk = SimDisk::new(1);
+        header.write(&disk, &SymmetricKey::from_bytes(KEY)).unwrap();
+        disk
+    }
+
+    fn header(schema: u32) -> Header {
+        Header { id: [3; ID_BYTES], complete: true, schema }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let disk = disk_with(&header(SCHEMA));
+        let found = Header::read(&disk, &SymmetricKey::from_bytes(KEY)).unwrap().unwrap();
+        assert_eq!((found.id, found.complete, found.schema), ([3; ID_BYTES], true, SCHEMA));
+        let error = Header::read(&disk, &SymmetricKey::from_bytes([8; 32])).unwrap_err();
+        assert!(matches!(error, OpenError::WrongKey));
+    }
+
+    #[test]
+    fn rows_of_a_newer_release_are_left_alone() {
+        let disk = disk_with(&header(SCHEMA + 1));
+        let before = disk.to_bytes();
+        let error = Header::read(&disk, &SymmetricKey::from_bytes(KEY)).unwrap_err();
+        assert!(matches!(error, OpenError::NewerSchema { found: 2, known: 1 }));
+        assert_eq!(disk.to_bytes(), before);
+    }
+
+    #[test]
+    fn each_store_has_its_own_sector_key() {
+        let key = SymmetricKey::from_bytes(KEY);
+        let other = Header { id: [4; ID_BYTES], ..header(SCHEMA) };
+        assert!(header(SCHEMA).sector_key(&key) != other.sector_key(&key));
+        assert!(header(SCHEMA).sector_key(&key) != key);
+    }
+}

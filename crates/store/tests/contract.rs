@@ -1,5 +1,7 @@
 //! What every store promises, asked of each: in memory, in a file, on a simulated disk.
 
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)] // Also outside of test functions.
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -271,15 +273,14 @@ impl Place {
     }
 }
 
-fn write(store: &dyn Store, changes: &[(Table, &[u8], Option<&[u8]>)]) {
+/// A key of a table, and its value unless it is to be deleted.
+type Put<'a> = (Table, &'a [u8], Option<&'a [u8]>);
+
+fn write(store: &dyn Store, changes: &[Put<'_>]) {
     commit(store, changes, Durability::Synced).unwrap();
 }
 
-fn commit(
-    store: &dyn Store,
-    changes: &[(Table, &[u8], Option<&[u8]>)],
-    durability: Durability,
-) -> Result<(), CommitError> {
+fn commit(store: &dyn Store, changes: &[Put<'_>], durability: Durability) -> Result<(), CommitError> {
     let reader = MemoryStore::default();
     let mut tx = Tx::new(&reader);
     for (table, key, value) in changes {

@@ -4,6 +4,8 @@
 //! meets no failure. After each run the power goes, the store is opened on what survived, and two things hold:
 //! what was synced is there, and every commit is there as a whole or not at all.
 
+#![allow(clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)] // Also outside of test functions.
+
 use dunlin_base::kv::{
     Batch, CommitError, Direction, Durability, KeyRange, MemoryStore, Read, Store, Table, Tx,
 };
