@@ -138,8 +138,10 @@ impl Agenda {
                 continue;
             }
             let key = work.key(tag);
-            // A row may lie beyond those that were loaded.
-            if !step.has_row && !tx.contains(AGENDA, &key)? {
+            // A row may lie beyond those that were loaded; a place in the queue is given out only once.
+            let may_have_row =
+                step.has_row || !matches!(work, Work::Join { .. }) && tx.contains(AGENDA, &key)?;
+            if !may_have_row {
                 let count = work.count(meta);
                 *count = count.saturating_add(1);
             }

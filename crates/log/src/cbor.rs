@@ -209,7 +209,8 @@ mod tests {
             assert_eq!(reader.integer(), Ok(value), "{bytes:02x?}");
             assert_eq!(reader.end(), Ok(()));
         }
-        let longer: [&[u8]; 4] = [&[0x18, 23], &[0x19, 0, 255], &[0x1a, 0, 0, 255, 255], &[0x1b, 0, 0, 0, 0, 1, 0, 0, 0]];
+        let longer: [&[u8]; 4] =
+            [&[0x18, 23], &[0x19, 0, 255], &[0x1a, 0, 0, 255, 255], &[0x1b, 0, 0, 0, 0, 1, 0, 0, 0]];
         for bytes in longer {
             assert_eq!(Reader::new(bytes).integer(), Err(DecodeError::NotCanonical), "{bytes:02x?}");
         }
@@ -220,7 +221,10 @@ mod tests {
     #[test]
     fn announced_lengths_reserve_nothing() {
         assert_eq!(Reader::new(&[0x9b, 0, 0, 0, 1, 0, 0, 0, 0]).links(), Err(DecodeError::Truncated));
-        assert_eq!(Reader::new(&[0x7b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).text(), Err(DecodeError::Truncated));
+        assert_eq!(
+            Reader::new(&[0x7b, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]).text(),
+            Err(DecodeError::Truncated)
+        );
         assert_eq!(Reader::new(&[0x9f, 0xff]).links(), Err(DecodeError::NotCanonical));
     }
 

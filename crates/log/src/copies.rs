@@ -72,8 +72,7 @@ impl Session<'_, '_> {
         };
         let first = self.tx.collect(COPIES, &range, Direction::Ascending, 1)?;
         let Some((key, _)) = first.first() else { return Ok(()) };
-        let value: [u8; 32] =
-            *key.get(16..).and_then(<[u8]>::first_chunk).ok_or_else(damaged)?;
+        let value: [u8; 32] = *key.get(16..).and_then(<[u8]>::first_chunk).ok_or_else(damaged)?;
         self.judge_group(&value)?;
         self.agenda.push(Work::Judge, Some(value));
         Ok(())
@@ -84,7 +83,8 @@ impl Session<'_, '_> {
         let holders = self.holders(value)?;
         let mut live = None;
         for (position, held, place) in holders {
-            let search = Search { id: None, value: Some(value), floor: group.floor, since: Some(group.since) };
+            let search =
+                Search { id: None, value: Some(value), floor: group.floor, since: Some(group.since) };
             let is_replay = place.is_replay || self.tag.find_ancestor(self.tx, &held.next, &search)?;
             let is_void = !is_replay && live.is_some();
             if is_replay != place.is_replay {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use dunlin_base::EntryId;
 
+use crate::base58::push_cid;
 use crate::cbor::{self, DecodeError, LINK_BYTES, Reader};
 use crate::go_json;
 use crate::identity::Identity;
@@ -63,8 +64,8 @@ impl Body {
 fn push_links(text: &mut String, links: &[EntryId]) {
     text.push('[');
     for (at, link) in links.iter().enumerate() {
-        text.push_str(if at == 0 { "\"z" } else { ",\"z" });
-        text.push_str(&bs58::encode(link.cid_bytes()).into_string());
+        text.push_str(if at == 0 { "\"" } else { ",\"" });
+        push_cid(text, *link);
         text.push('"');
     }
     text.push(']');
@@ -365,7 +366,11 @@ mod tests {
     #[test]
     fn the_signed_text_is_sorted_json() {
         let text = sample().body.signed_text();
-        assert!(text.starts_with(r#"{"clock":{"id":"0801","time":3},"hash":null,"id":"/orbitdb/log","next":["zdpu"#));
+        assert!(
+            text.starts_with(
+                r#"{"clock":{"id":"0801","time":3},"hash":null,"id":"/orbitdb/log","next":["zdpu"#
+            )
+        );
         assert!(text.contains(r#""payload":"{\"op\":\"ADD\",\"value\":\"dg==\"}","refs":["zdpu"#));
         assert!(text.ends_with(r#""],"v":2}"#));
     }

@@ -83,7 +83,9 @@ impl LogTag {
         while let Some(id) = ahead.pop() {
             let Some((held, place)) = self.joined(read, id)? else { continue };
             let is_it = search.id == Some(id)
-                || search.value.is_some_and(|value| held.fault.is_none() && held.unique.as_ref() == Some(value));
+                || search
+                    .value
+                    .is_some_and(|value| held.fault.is_none() && held.unique.as_ref() == Some(value));
             let stands_on_it = place.is_summit && search.since.is_some_and(|since| since <= place.turn);
             if is_it || stands_on_it {
                 return Ok(true);

@@ -48,6 +48,7 @@
 //! ```
 
 mod agenda;
+mod base58;
 pub mod cbor;
 mod copies;
 mod entry;
@@ -60,6 +61,7 @@ mod rows;
 mod session;
 mod traverse;
 mod verdict;
+mod waiting;
 
 pub use cbor::DecodeError;
 pub use entry::{Body, Clock, ENTRY_VERSION, Entry, SealedLinks};
@@ -67,9 +69,10 @@ pub use heads_json::{HeadError, HeadsError, heads_from_json, heads_to_json};
 pub use identity::{Identity, SHARED_KEY_KIND, Signer, Writer};
 pub use log::{AppendError, HEADS_KNOWN_MAX, Ingest, Log, block_in};
 pub use rows::{LogTag, Position};
-pub use session::{ClockReport, Joined, JoinedBatch, UNKNOWN_CIDS_MAX};
+pub use session::{ClockReport, Joined, JoinedBatch};
 pub use traverse::{HEADS_PER_APPEND_MAX, POINTERS};
 pub use verdict::{
     Checked, Checker, ENTRY_BYTES_MAX, NEXT_COMPAT_MAX, Quarantine, REFS_MAX, Refusal, Rules, SharedKey,
     VERDICT_RULES, Verdict,
 };
+pub use waiting::UNKNOWN_CIDS_MAX;

@@ -10,9 +10,10 @@ use crate::entry::{Body, Clock, Entry};
 use crate::heights::Search;
 use crate::identity::Writer;
 use crate::rows::{ABSENT, BLOCKS, LogTag, ORDER, Position, Presence, Urgency, damaged};
-use crate::session::{Joined, JoinedBatch, Session, UNKNOWN_CIDS_MAX, held};
+use crate::session::{Joined, JoinedBatch, Session};
 use crate::traverse::{Outlook, POINTERS, top_heads};
 use crate::verdict::{Checked, Checker, ENTRY_BYTES_MAX, Quarantine, Refusal, Rules, Verdict};
+use crate::waiting::UNKNOWN_CIDS_MAX;
 
 /// Most heads that are ever listed, for announcing them or for a reader (`spec/security.md` O6).
 pub const HEADS_KNOWN_MAX: usize = 4096;
@@ -124,21 +125,23 @@ impl Log {
         if let Some(Presence::Held(_)) = before {
             return Err(AppendError::Repeated(id));
         }
-        let Checked { entry, fault, unique } = self.checker.trust(entry);
-        if let Some(value) = unique
+        let checked = self.checker.trust(entry);
+        if let Some(value) = checked.unique
             && let Some(group) = self.tag.group(tx, &value)?
         {
             return Err(AppendError::Repeated(group.live));
         }
-        let time = entry.time();
+        let time = checked.entry.time();
         let mut session = Session::begin(tx, self.tag)?;
-        let late = session.stop_wanting(id, before);
-        session.tx.put(BLOCKS, id.digest(), entry.block());
-        let joined = session.join(held(&entry, fault, unique, late), entry)?;
+        let held = checked.held(session.stop_wanting(id, before));
+        session.tx.put(BLOCKS, id.digest(), checked.entry.block());
+        let joined = session.join(held, checked.entry)?;
         let (_, meta) = session.end()?;
-        self.outlook = outlook
-            .after(id, time, self.pointers)
-            .map(|outlook| Recent { joined: meta.joined, head: id, outlook });
+        self.outlook = outlook.after(id, time, self.pointers).map(|outlook| Recent {
+            joined: meta.joined,
+            head: id,
+            outlook,
+        });
         Ok(joined)
     }
 
@@ -171,7 +174,7 @@ impl Log {
             return Ok(Ingest::Known);
         }
         let mut session = Session::begin(tx, self.tag)?;
-        let missing = session.store(checked, before)?;
+        let missing = session.store(&checked, before)?;
         session.end()?;
         Ok(Ingest::Stored { missing })
     }
@@ -255,7 +258,8 @@ impl Log {
     /// [`ReadError`].
     pub fn missing(&self, read: &dyn Read, limit: usize) -> Result<Vec<EntryId>, ReadError> {
         let most = usize::try_from(UNKNOWN_CIDS_MAX).unwrap_or(usize::MAX);
-        let range = KeyRange { start: self.tag.key(&[]), end: Some(self.tag.key(&[&[Urgency::GivenUp as u8]])) };
+        let range =
+            KeyRange { start: self.tag.key(&[]), end: Some(self.tag.key(&[&[Urgency::GivenUp as u8]])) };
         self.absent(read, &range, limit.min(most))
     }
 
@@ -263,7 +267,12 @@ impl Log {
     ///
     /// # Errors
     /// [`ReadError`].
-    pub fn holes(&self, read: &dyn Read, after: Option<EntryId>, limit: usize) -> Result<Vec<EntryId>, ReadError> {
+    pub fn holes(
+        &self,
+        read: &dyn Read,
+        after: Option<EntryId>,
+        limit: usize,
+    ) -> Result<Vec<EntryId>, ReadError> {
         let mut range = KeyRange::prefix(&self.tag.key(&[&[Urgency::GivenUp as u8]]));
         if let Some(after) = after {
             range.start = self.tag.key(&[&[Urgency::GivenUp as u8], after.digest(), &[0]]);

@@ -436,7 +436,8 @@ mod tests {
             next: vec![EntryId::of_block(b"a"), EntryId::of_block(b"b")],
             place: Some(place),
         };
-        let bare = Held { fault: None, late: false, unique: None, next: Vec::new(), place: None, ..held.clone() };
+        let bare =
+            Held { fault: None, late: false, unique: None, next: Vec::new(), place: None, ..held.clone() };
         for presence in [
             Presence::Wanted(Urgency::Doubtful),
             Presence::Hole,
@@ -448,7 +449,15 @@ mod tests {
         }
         let group = Group { live: EntryId::of_block(b"a"), floor: 4, since: 2, is_contested: true };
         assert_eq!(Group::decode(&group.encode()), Some(group));
-        let meta = Meta { joined: 1, heads: 2, contested: 3, wanted: 4, queued: 5, queue_from: 6, agenda: [7, 8, 9] };
+        let meta = Meta {
+            joined: 1,
+            heads: 2,
+            contested: 3,
+            wanted: 4,
+            queued: 5,
+            queue_from: 6,
+            agenda: [7, 8, 9],
+        };
         assert_eq!(Meta::decode(&meta.encode()), Some(meta));
     }
 

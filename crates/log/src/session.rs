@@ -7,17 +7,11 @@ use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
 
 use crate::agenda::{Agenda, Cursor, Work};
 use crate::entry::Entry;
-use crate::rows::{
-    BLOCKS, CHILDREN, HEADS, Held, LogTag, Meta, ORDER, Place, Position, Presence, Urgency, WAITING, damaged,
-};
-use crate::verdict::{Checked, Verdict};
+use crate::rows::{BLOCKS, CHILDREN, HEADS, Held, LogTag, Meta, ORDER, Place, Position, damaged};
+use crate::verdict::Verdict;
 
 /// Children that one step looks at. Keeps a step short however many entries name one parent.
-const CHILDREN_PER_STEP: usize = 256;
-
-/// Most missing entries that are remembered because they lie further back. Those that an entry waits
-/// for are always remembered: each of them was paid for with a stored block (`spec/security.md` O5).
-pub const UNKNOWN_CIDS_MAX: u64 = 100_000;
+pub(crate) const CHILDREN_PER_STEP: usize = 256;
 
 /// What a claimed clock looks like beside those of the parents (`spec/security.md` V7). Reported only:
 /// it changes no verdict until the differential corpus covers truncated and imported logs.
@@ -102,121 +96,6 @@ impl<'t, 's> Session<'t, 's> {
         self.tag.put_meta(self.tx, &self.meta);
         self.batch.more = self.meta.agenda.iter().any(|rows| *rows > 0);
         Ok((self.batch, self.meta))
-    }
-
-    /// Stores an entry that is not here yet. Returns the ids that are wanted for the first time.
-    pub(crate) fn store(&mut self, checked: Checked, before: Option<Presence>) -> Result<Vec<EntryId>, ReadError> {
-        let Checked { entry, fault, unique } = checked;
-        let id = entry.id();
-        let late = self.stop_wanting(id, before);
-        let held = held(&entry, fault, unique, late);
-        self.tx.put(BLOCKS, id.digest(), entry.block());
-        self.tag.put_held(self.tx, id, &held);
-        let urgency = if fault.is_none() { Urgency::Parent } else { Urgency::Doubtful };
-        let missing = self.want_links(&entry, urgency)?;
-        self.look_for_parents(id, &held, 0)?;
-        Ok(missing)
-    }
-
-    /// Forgets that `id` was wanted or given up; tells whether it comes late.
-    pub(crate) fn stop_wanting(&mut self, id: EntryId, before: Option<Presence>) -> bool {
-        match before {
-            Some(Presence::Wanted(urgency)) => {
-                self.tag.delete_absent(self.tx, urgency, id);
-                self.meta.wanted = self.meta.wanted.saturating_sub(1);
-                false
-            }
-            Some(Presence::Hole) => {
-                self.tag.delete_absent(self.tx, Urgency::GivenUp, id);
-                true
-            }
-            Some(Presence::Refused | Presence::Held(_)) | None => false,
-        }
-    }
-
-    /// Parents that are not here are wanted. The links further back are, too, as soon as a parent is
-    /// missing: they let a long log be fetched in few rounds. With all parents here they add nothing.
-    fn want_links(&mut self, entry: &Entry, urgency: Urgency) -> Result<Vec<EntryId>, ReadError> {
-        let mut missing = Vec::new();
-        let mut is_ahead = false;
-        for parent in entry.next() {
-            is_ahead |= !matches!(self.tag.presence(self.tx, *parent)?, Some(Presence::Held(_)));
-            self.want(*parent, urgency, &mut missing)?;
-        }
-        if is_ahead {
-            for reference in entry.refs() {
-                if self.meta.wanted < UNKNOWN_CIDS_MAX {
-                    self.want(*reference, urgency.max(Urgency::Reference), &mut missing)?;
-                }
-            }
-        }
-        Ok(missing)
-    }
-
-    fn want(&mut self, id: EntryId, urgency: Urgency, missing: &mut Vec<EntryId>) -> Result<(), ReadError> {
-        match self.tag.presence(self.tx, id)? {
-            Some(Presence::Held(_) | Presence::Hole | Presence::Refused) => return Ok(()),
-            Some(Presence::Wanted(before)) if before <= urgency => return Ok(()),
-            Some(Presence::Wanted(before)) => self.tag.delete_absent(self.tx, before, id),
-            None => {
-                missing.push(id);
-                self.meta.wanted = self.meta.wanted.saturating_add(1);
-            }
-        }
-        self.tag.put_absent(self.tx, urgency, id);
-        self.tag.put_presence(self.tx, id, &Presence::Wanted(urgency));
-        Ok(())
-    }
-
-    /// Waits for the first parent from the `found`th on that neither joined nor was given up, or joins
-    /// the queue when there is none. What was passed once is not waited for again.
-    fn look_for_parents(&mut self, id: EntryId, held: &Held, found: usize) -> Result<(), ReadError> {
-        for (at, parent) in held.next.iter().enumerate().skip(found) {
-            let is_settled = match self.tag.presence(self.tx, *parent)? {
-                Some(Presence::Held(parent)) => parent.place.is_some(),
-                Some(Presence::Hole | Presence::Refused) => true,
-                Some(Presence::Wanted(_)) | None => false,
-            };
-            if !is_settled {
-                let key = self.tag.key(&[parent.digest(), id.digest()]);
-                self.tx.put(WAITING, &key, &u32::try_from(at).unwrap_or_default().to_be_bytes());
-                return Ok(());
-            }
-        }
-        self.agenda.push(Work::Join { place: self.meta.queued, id }, None);
-        self.meta.queued = self.meta.queued.saturating_add(1);
-        Ok(())
-    }
-
-    /// Lets those that wait for `id` look again.
-    fn wake(&mut self, id: EntryId, cursor: Cursor) -> Result<(), ReadError> {
-        let mut range = KeyRange::prefix(&self.tag.key(&[id.digest()]));
-        if let Some(after) = cursor {
-            range.start = self.tag.key(&[id.digest(), &after, &[0]]);
-        }
-        let rows = self.tx.collect(WAITING, &range, Direction::Ascending, CHILDREN_PER_STEP)?;
-        let last = rows.last().and_then(|(key, _)| id_at_end(key));
-        for (key, found) in &rows {
-            self.tx.delete(WAITING, key);
-            let child = id_at_end(key).ok_or_else(damaged)?;
-            let found = <[u8; 4]>::try_from(found.as_slice()).map_err(|_| damaged())?;
-            let found = usize::try_from(u32::from_be_bytes(found)).map_err(|_| damaged())?;
-            let held = self.tag.held(self.tx, child)?.ok_or_else(damaged)?;
-            self.look_for_parents(child, &held, found)?;
-        }
-        if let (CHILDREN_PER_STEP, Some(last)) = (rows.len(), last) {
-            self.agenda.push(Work::Wake(id), Some(*last.digest()));
-        }
-        Ok(())
-    }
-
-    /// Adds a wake if anybody waits for `id`.
-    pub(crate) fn wake_later(&mut self, id: EntryId) -> Result<(), ReadError> {
-        let range = KeyRange::prefix(&self.tag.key(&[id.digest()]));
-        if !self.tx.collect(WAITING, &range, Direction::Ascending, 1)?.is_empty() {
-            self.agenda.push(Work::Wake(id), None);
-        }
-        Ok(())
     }
 
     fn join_stored(&mut self, id: EntryId) -> Result<(), ReadError> {
@@ -336,7 +215,11 @@ impl<'t, 's> Session<'t, 's> {
     }
 
     /// Up to [`CHILDREN_PER_STEP`] joined children of `id`, and where to go on if there may be more.
-    pub(crate) fn some_children(&self, id: EntryId, cursor: Cursor) -> Result<(Vec<EntryId>, Cursor), ReadError> {
+    pub(crate) fn some_children(
+        &self,
+        id: EntryId,
+        cursor: Cursor,
+    ) -> Result<(Vec<EntryId>, Cursor), ReadError> {
         let mut range = KeyRange::prefix(&self.tag.key(&[id.digest()]));
         if let Some(after) = cursor {
             range.start = self.tag.key(&[id.digest(), &after, &[0]]);
@@ -388,24 +271,6 @@ impl Session<'_, '_> {
     }
 }
 
-/// The row of an entry that is not joined yet.
-pub(crate) fn held(
-    entry: &Entry,
-    fault: Option<crate::verdict::Quarantine>,
-    unique: Option<[u8; 32]>,
-    late: bool,
-) -> Held {
-    Held {
-        fault,
-        late,
-        unique,
-        time: entry.time(),
-        clock_id: entry.clock().id.clone(),
-        next: entry.next().to_vec(),
-        place: None,
-    }
-}
-
-fn id_at_end(key: &[u8]) -> Option<EntryId> {
+pub(crate) fn id_at_end(key: &[u8]) -> Option<EntryId> {
     key.last_chunk().map(|digest| EntryId::from_digest(*digest))
 }

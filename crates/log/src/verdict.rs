@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use dunlin_base::keys::{PublicKey, Signature};
 use dunlin_base::EntryId;
+use dunlin_base::keys::{PublicKey, Signature};
 
 use crate::cbor::DecodeError;
 use crate::entry::Entry;

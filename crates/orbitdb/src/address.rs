@@ -129,7 +129,8 @@ mod tests {
 
     #[test]
     fn other_paths_are_no_addresses() {
-        for text in ["", "first", "/orbitdb/first", &format!("/orbitdb//{ROOT}/x"), &format!("/ipfs/{ROOT}")] {
+        for text in ["", "first", "/orbitdb/first", &format!("/orbitdb//{ROOT}/x"), &format!("/ipfs/{ROOT}")]
+        {
             assert_eq!(text.parse::<StoreAddress>(), Err(AddressError::Root), "{text}");
         }
         assert_eq!(format!("/orbitdb/{ROOT}/a/../../x").parse::<StoreAddress>(), Err(AddressError::Name));

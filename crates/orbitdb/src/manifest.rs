@@ -20,7 +20,8 @@ impl Manifest {
     pub fn block(&self) -> Vec<u8> {
         let mut block = Vec::new();
         cbor::put_map(&mut block, 3);
-        for (key, value) in [("name", &self.name), ("type", &self.kind), ("access_controller", &self.access)] {
+        for (key, value) in [("name", &self.name), ("type", &self.kind), ("access_controller", &self.access)]
+        {
             cbor::put_text(&mut block, key);
             cbor::put_text(&mut block, value);
         }
@@ -42,7 +43,11 @@ pub fn group_manifest(group: &GroupId, kind: &str, write: &PublicKey) -> Manifes
 /// The access list of a group's store: JSON that is never stored, only hashed.
 pub fn group_access(group: &GroupId, kind: &str, write: &PublicKey) -> String {
     let mut json = String::new();
-    let lists = [("{", "group_id", group.to_string()), (",", "store_type", kind.into()), (",", "write", write.to_string())];
+    let lists = [
+        ("{", "group_id", group.to_string()),
+        (",", "store_type", kind.into()),
+        (",", "write", write.to_string()),
+    ];
     for (before, name, value) in lists {
         json.push_str(before);
         go_json::push_string(&mut json, name);

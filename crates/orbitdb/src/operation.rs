@@ -45,7 +45,9 @@ mod tests {
         ] {
             assert_eq!(decode_value(payload), Some(b"v".to_vec()), "{payload}");
         }
-        for payload in ["", "null", "[]", "{}", "hello", r#"{"op":"ADD"}"#, r#"{"value":null}"#, r#"{"value":"d"}"#] {
+        for payload in
+            ["", "null", "[]", "{}", "hello", r#"{"op":"ADD"}"#, r#"{"value":null}"#, r#"{"value":"d"}"#]
+        {
             assert_eq!(decode_value(payload), None, "{payload}");
         }
     }

@@ -96,7 +96,10 @@ fn heads_list_mixed() {
     let nested = "[".repeat(100) + &"]".repeat(100);
     let list = format!("[null,{{}},7,{nested},{altered},{provided},{unversioned},{more},{bare},{one}]");
     let heads = heads_from_json(list.as_bytes()).unwrap();
-    assert_eq!(heads.iter().map(Result::is_ok).collect::<Vec<_>>(), [false, false, false, false, false, false, false, true, true, true]);
+    assert_eq!(
+        heads.iter().map(Result::is_ok).collect::<Vec<_>>(),
+        [false, false, false, false, false, false, false, true, true, true]
+    );
     assert!(matches!(heads[4], Err(HeadError::OtherHash { .. })));
     assert!(matches!(heads[6], Err(HeadError::Version(1))));
 

@@ -141,9 +141,11 @@ fn is_ancestor<V>(
     of: EntryId,
 ) -> bool {
     joined.contains_key(&of)
-        && by_id[&of].next().iter().filter(|parent| joined.contains_key(parent)).any(|parent| {
-            *parent == ancestor || is_ancestor(by_id, joined, ancestor, *parent)
-        })
+        && by_id[&of]
+            .next()
+            .iter()
+            .filter(|parent| joined.contains_key(parent))
+            .any(|parent| *parent == ancestor || is_ancestor(by_id, joined, ancestor, *parent))
 }
 
 proptest! {
