@@ -8,7 +8,7 @@
 //!
 //! let disk = SimDisk::new(7);
 //! let store = disk.open_store()?;
-//! disk.plan(Faults::error_at(1).only(Call::Sync));
+//! disk.plan(Faults::error_at(1).only(Call::Sync).lasting());
 //! let mut tx = Tx::new(&store);
 //! tx.put(Table(0x50), b"a", b"alice");
 //! assert!(store.commit(tx.into_batch(), Durability::Synced).is_err());

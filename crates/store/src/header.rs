@@ -41,12 +41,15 @@ impl Header {
     pub fn read(disk: &dyn Disk, key: &SymmetricKey) -> Result<Option<Self>, OpenError> {
         let len = disk.len()?;
         let mut sector = [0; SECTOR_BYTES];
+        if len == 0 {
+            return Ok(None);
+        }
         if len < SECTOR_BYTES as u64 {
-            // Growing to the first sector and writing it may be torn apart by a crash.
-            return if len == 0 { Ok(None) } else { Err(OpenError::NotAStore) };
+            return Err(OpenError::NotAStore);
         }
         disk.read(0, &mut sector)?;
         if len == SECTOR_BYTES as u64 && sector.iter().all(|byte| *byte == 0) {
+            // A crash came between growing the file and writing to it.
             return Ok(None);
         }
         Self::parse(&sector, key).map(Some)

@@ -17,9 +17,12 @@ use crate::sectors::{Nonces, Sectors};
 
 /// A store on a disk, encrypted and authenticated as a whole.
 ///
-/// Many threads may read while one commits; a reader sees the state between two commits. When the disk fails,
-/// the store opens itself again from what is on the disk and goes on from there; until that works, reads and
-/// commits return an error and try once more.
+/// Many threads may read while one commits; a reader sees the state between two commits.
+///
+/// When the disk fails or is full, the store opens itself again from what is on the disk, makes the deferred
+/// commits again, and goes on from there. A commit that was stored after all returns `Ok`; one that returns an
+/// error is not stored, unless reads fail as well: then opening again did not work yet, and the next call tries
+/// it. Nobody outside has to open a store again.
 pub struct RedbStore {
     view: RwLock<Option<Arc<View>>>,
     writer: Mutex<Writer>,
@@ -73,10 +76,12 @@ impl RedbStore {
             Ok(())
         };
         let Err(failure) = commit() else { return Ok(()) };
-        self.restart(&mut writer);
+        if writer.is_running() {
+            self.restart(&mut writer);
+        }
         match self.shown().map(|view| view.shows(batch)) {
             // The disk has all of it: what failed came after, and opening again has synced it.
-            Some(Ok(true)) if mode == Mode::Synced && !writer.has_deferred() => Ok(()),
+            Some(Ok(true)) if mode != Mode::Settled && !writer.has_deferred() => Ok(()),
             _ if failure.is_full() => Err(CommitError::Full),
             _ => Err(CommitError::Io(Box::new(failure))),
         }

@@ -45,8 +45,8 @@ struct Inner {
     cipher: Aes256Gcm,
     disk: Arc<dyn Disk>,
     nonces: Nonces,
-    /// Held while part of a sector is changed, which takes a read before the write.
-    partial: Mutex<()>,
+    /// Held while sectors change: some are read before they are written, and nothing may come between.
+    changing: Mutex<()>,
     unsynced: Mutex<Unsynced>,
 }
 
@@ -62,7 +62,7 @@ impl Sectors {
     /// Seals the sectors of `disk` with `key`, which no other disk uses.
     pub fn new(disk: Arc<dyn Disk>, key: &SymmetricKey, nonces: Nonces) -> Self {
         let cipher = Aes256Gcm::new(key.as_bytes().into());
-        Self(Arc::new(Inner { cipher, disk, nonces, partial: Mutex::new(()), unsynced: Mutex::default() }))
+        Self(Arc::new(Inner { cipher, disk, nonces, changing: Mutex::new(()), unsynced: Mutex::default() }))
     }
 
     /// Opens the sectors to a run of the database.
@@ -96,14 +96,13 @@ impl Sectors {
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let Some(extent) = Extent::of(offset, bytes.len()) else { return Ok(()) };
-        let mut guard = None;
+        let _changing = self.lock_changing();
         let mut raw = vec![0; extent.raw_bytes];
         let mut rest = bytes;
         for (piece, sector) in Pieces::of(offset, bytes.len()).zip(raw.as_chunks_mut::<SECTOR_BYTES>().0) {
             let (part, behind) = rest.split_at_checked(piece.len).ok_or_else(past_the_end)?;
             let mut clear = [0; CLEAR_BYTES];
             if !piece.is_whole {
-                guard.get_or_insert_with(|| self.0.partial.lock().unwrap_or_else(PoisonError::into_inner));
                 let mut before = [0; SECTOR_BYTES];
                 self.0.disk.read(position(piece.sector), &mut before)?;
                 if !is_hole(&before) {
@@ -123,10 +122,13 @@ impl Sectors {
         self.0.disk.write(extent.position, raw)
     }
 
-    /// Fills a hole with sealed zeros.
+    /// Fills a hole with sealed zeros, unless it was written or cut off since it was met.
     fn fill(&self, number: u64) -> io::Result<()> {
-        let _guard = self.0.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.lock_changing();
         let mut sector = [0; SECTOR_BYTES];
+        if position(number + 1) > self.0.disk.len()? {
+            return Ok(());
+        }
         self.0.disk.read(position(number), &mut sector)?;
         if !is_hole(&sector) {
             return Ok(());
@@ -147,6 +149,7 @@ impl Sectors {
     }
 
     fn write_again(&self, extents: &[Extent]) -> io::Result<()> {
+        let _changing = self.lock_changing();
         let len = self.0.disk.len()?;
         // The file may have been cut since.
         let kept = |extent: &&Extent| extent.position.saturating_add(extent.raw_bytes as u64) <= len;
@@ -156,6 +159,10 @@ impl Sectors {
             self.0.disk.write(extent.position, &raw)?;
         }
         Ok(())
+    }
+
+    fn lock_changing(&self) -> MutexGuard<'_, ()> {
+        self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_unsynced(&self) -> MutexGuard<'_, Unsynced> {
@@ -191,7 +198,7 @@ impl Sectors {
 /// Nonces for one opening of a store: they count up from a random start of 96 bits.
 ///
 /// Two openings meet only if their starts lie closer than what either writes: with 2^16 openings of 2^32
-/// sectors each, the chance is below 2^-32.
+/// sectors each, the chance is about 2^-32.
 pub struct Nonces {
     start: u128,
     used: AtomicU64,
@@ -215,12 +222,18 @@ impl Nonces {
 /// Which holes the database may read.
 ///
 /// A page may end in sectors that its checksum does not cover. When a crash leaves those as holes, the repair
-/// takes the page for whole, and rightly so. The holes that a repair met stay readable and are filled with the
-/// next sync after it, so that no later opening meets them.
+/// takes the page for whole, and rightly so. The holes that a repair met stay readable in this run and are filled
+/// with its first sync after the repair, so that no later run meets them.
 #[derive(Default)]
 pub struct Holes {
     repairing: AtomicBool,
-    met: Mutex<BTreeSet<u64>>,
+    met: Mutex<MetHoles>,
+}
+
+#[derive(Default)]
+struct MetHoles {
+    sectors: BTreeSet<u64>,
+    is_filled: bool,
 }
 
 impl Holes {
@@ -235,19 +248,25 @@ impl Holes {
     }
 
     fn accept(&self, sector: u64) -> bool {
-        let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut met = self.lock_met();
         if self.repairing.load(Ordering::Acquire) {
-            met.insert(sector);
+            met.sectors.insert(sector);
         }
-        met.contains(&sector)
+        met.sectors.contains(&sector)
     }
 
-    /// Hands out the holes to fill. There are none during the repair: it must work on a full disk.
-    fn take(&self) -> BTreeSet<u64> {
-        if self.repairing.load(Ordering::Acquire) {
-            return BTreeSet::new();
+    /// Fills with `fill` what is not filled yet. Not during the repair, which must work on a full disk.
+    fn fill(&self, fill: impl Fn(u64) -> io::Result<()>) -> io::Result<()> {
+        let mut met = self.lock_met();
+        if !met.is_filled && !self.repairing.load(Ordering::Acquire) {
+            met.sectors.iter().try_for_each(|sector| fill(*sector))?;
+            met.is_filled = true;
         }
-        std::mem::take(&mut self.met.lock().unwrap_or_else(PoisonError::into_inner))
+        Ok(())
+    }
+
+    fn lock_met(&self) -> MutexGuard<'_, MetHoles> {
+        self.met.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -261,15 +280,6 @@ impl Backend {
     /// Which holes this run may read.
     pub fn holes(&self) -> Arc<Holes> {
         self.holes.clone()
-    }
-
-    fn fill_holes(&self) -> io::Result<()> {
-        let len = self.len()? / PAGE_BYTES as u64 * PAGE_SECTORS;
-        self.holes
-            .take()
-            .into_iter()
-            .take_while(|sector| *sector < len)
-            .try_for_each(|sector| self.sectors.fill(sector))
     }
 }
 
@@ -296,7 +306,7 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.fill_holes()?;
+        self.holes.fill(|sector| self.sectors.fill(sector))?;
         // A disk that says only now that it is full has taken the writes: whether they last is not known,
         // and "full" would promise that nothing is stored.
         self.sectors.sync().map_err(|error| if is_full(&error) { io::Error::other(error) } else { error })

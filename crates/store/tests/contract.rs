@@ -102,6 +102,32 @@ fn a_scan_sees_one_state_while_others_commit() {
 }
 
 #[test]
+fn readers_in_other_threads_see_whole_commits() {
+    for place in places() {
+        let store = place.open();
+        write(&*store, &[(T, b"left", Some(b"0")), (T, b"right", Some(b"0"))]);
+        std::thread::scope(|scope| {
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    scope.spawn(|| {
+                        while store.get(T, b"left").unwrap().as_deref() != Some(b"end") {
+                            let pairs =
+                                store.collect(T, &KeyRange::default(), Direction::Ascending, 9).unwrap();
+                            assert_eq!(pairs[0].1, pairs[1].1, "{place:?}");
+                        }
+                    })
+                })
+                .collect();
+            for index in 0..20_u8 {
+                write(&*store, &[(T, b"left", Some(&[index])), (T, b"right", Some(&[index]))]);
+            }
+            write(&*store, &[(T, b"left", Some(b"end")), (T, b"right", Some(b"end"))]);
+            readers.into_iter().for_each(|reader| reader.join().unwrap());
+        });
+    }
+}
+
+#[test]
 fn a_transaction_lies_on_top_of_each_store() {
     for place in places() {
         let store = place.open();
