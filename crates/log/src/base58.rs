@@ -8,21 +8,25 @@ use dunlin_base::EntryId;
 const DIGITS: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
 /// 58 to the fifth, the largest power that fits into 32 bits.
 const DIVISOR: u64 = 58 * 58 * 58 * 58 * 58;
-/// Divisions until nothing is left of 36 bytes: 58^50 is above 2^288.
+/// Most divisions until nothing is left of 36 bytes: 58^50 is above 2^288.
 const DIVISIONS: usize = 10;
 
 /// Appends the CID of `id` in base58btc with its multibase prefix.
 pub(crate) fn push_cid(text: &mut String, id: EntryId) {
     let bytes = id.cid_bytes();
     let (limbs, _) = bytes.as_chunks::<4>();
-    let mut limbs: Vec<u32> = limbs.iter().map(|limb| u32::from_be_bytes(*limb)).collect();
+    let mut number: Vec<u32> = limbs.iter().map(|limb| u32::from_be_bytes(*limb)).collect();
+    let mut limbs = number.as_mut_slice();
     // Five digits a division, the last ones first.
     let mut digits: Vec<u8> = Vec::with_capacity(5 * DIVISIONS);
-    for _ in 0..DIVISIONS {
-        let mut five = divide(&mut limbs);
+    while !limbs.is_empty() {
+        let mut five = divide(limbs);
         for _ in 0..5 {
             digits.extend(usize::try_from(five % 58).ok().and_then(|digit| DIGITS.get(digit)));
             five /= 58;
+        }
+        while let [0, rest @ ..] = limbs {
+            limbs = rest;
         }
     }
     text.push('z');

@@ -10,7 +10,7 @@ use crate::entry::{Body, Clock, Entry};
 use crate::heights::Search;
 use crate::identity::Writer;
 use crate::rows::{ABSENT, BLOCKS, LogTag, ORDER, Position, Presence, Urgency, damaged};
-use crate::session::{Joined, JoinedBatch, Session};
+use crate::session::{Joined, JoinedBatch, Lately, Session, read_entry};
 use crate::traverse::{Outlook, POINTERS, top_heads};
 use crate::verdict::{Checked, Checker, ENTRY_BYTES_MAX, Quarantine, Refusal, Rules, Verdict};
 use crate::waiting::UNKNOWN_CIDS_MAX;
@@ -61,6 +61,7 @@ pub struct Log {
     checker: Checker,
     pointers: usize,
     outlook: Option<Recent>,
+    lately: Lately,
 }
 
 /// The outlook after the last append, good as long as nothing joined since.
@@ -74,7 +75,13 @@ impl Log {
     /// Opens the log named `log_id`.
     pub fn new(log_id: &str, rules: Arc<dyn Rules>) -> Self {
         let checker = Checker::new(log_id, rules);
-        Self { tag: LogTag::of(log_id), checker, pointers: POINTERS, outlook: None }
+        Self {
+            tag: LogTag::of(log_id),
+            checker,
+            pointers: POINTERS,
+            outlook: None,
+            lately: Lately::default(),
+        }
     }
 
     /// Lets appends link `pointers` entries back instead of [`POINTERS`].
@@ -176,6 +183,7 @@ impl Log {
         let mut session = Session::begin(tx, self.tag)?;
         let missing = session.store(&checked, before)?;
         session.end()?;
+        self.lately.keep(checked.entry);
         Ok(Ingest::Stored { missing })
     }
 
@@ -189,7 +197,7 @@ impl Log {
         if session.meta.agenda == [0; 3] {
             return Ok(JoinedBatch::default());
         }
-        session.work(limit)?;
+        session.work(limit, &mut self.lately)?;
         Ok(session.end()?.0)
     }
 
@@ -302,8 +310,7 @@ impl Log {
         if !self.contains(read, id)? {
             return Ok(None);
         }
-        let block = read.get(BLOCKS, id.digest())?.ok_or_else(damaged)?;
-        Entry::decode_as(id, &block).map(Some).map_err(|_| damaged())
+        read_entry(read, id).map(Some)
     }
 
     /// The place of a joined entry.
@@ -360,9 +367,7 @@ impl Log {
                     continue;
                 }
                 let position = Position::from_key(key).ok_or_else(damaged)?;
-                let block = read.get(BLOCKS, position.id.digest())?.ok_or_else(damaged)?;
-                let entry = Entry::decode_as(position.id, &block).map_err(|_| damaged())?;
-                if visit(position, entry).is_break() {
+                if visit(position, read_entry(read, position.id)?).is_break() {
                     return Ok(());
                 }
             }

@@ -1,5 +1,6 @@
 //! One call's work on a log: rows in a transaction, counters, and the steps that follow from them.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use dunlin_base::EntryId;
@@ -56,6 +57,33 @@ pub struct JoinedBatch {
     pub more: bool,
 }
 
+/// Bytes of blocks that [`Lately`] keeps: a batch of usual entries, or one of the largest.
+const LATELY_BYTES_MAX: usize = 512 * 1024;
+
+/// Entries that came in lately, so that most of them join without being read again.
+#[derive(Default)]
+pub(crate) struct Lately {
+    entries: BTreeMap<EntryId, Entry>,
+    bytes: usize,
+}
+
+impl Lately {
+    pub(crate) fn keep(&mut self, entry: Entry) {
+        self.bytes = self.bytes.saturating_add(entry.block().len());
+        if self.bytes > LATELY_BYTES_MAX {
+            self.entries.clear();
+            self.bytes = entry.block().len();
+        }
+        self.entries.insert(entry.id(), entry);
+    }
+
+    fn take(&mut self, id: EntryId) -> Option<Entry> {
+        let entry = self.entries.remove(&id)?;
+        self.bytes = self.bytes.saturating_sub(entry.block().len());
+        Some(entry)
+    }
+}
+
 pub(crate) struct Session<'t, 's> {
     pub(crate) tx: &'t mut Tx<'s>,
     pub(crate) tag: LogTag,
@@ -72,7 +100,7 @@ impl<'t, 's> Session<'t, 's> {
     }
 
     /// Does up to `limit` steps of the agenda.
-    pub(crate) fn work(&mut self, limit: usize) -> Result<(), ReadError> {
+    pub(crate) fn work(&mut self, limit: usize, lately: &mut Lately) -> Result<(), ReadError> {
         self.agenda = Agenda::load(self.tx, self.tag, &self.meta, limit)?;
         for _ in 0..limit {
             let Some((work, cursor)) = self.agenda.pop(self.tx, self.tag, &mut self.meta) else { break };
@@ -82,7 +110,7 @@ impl<'t, 's> Session<'t, 's> {
                 Work::Judge => self.judge(cursor)?,
                 Work::Join { place, id } => {
                     self.meta.queue_from = place.saturating_add(1);
-                    self.join_stored(id)?;
+                    self.join_stored(id, lately.take(id))?;
                 }
                 Work::Wake(id) => self.wake(id, cursor)?,
             }
@@ -98,13 +126,15 @@ impl<'t, 's> Session<'t, 's> {
         Ok((self.batch, self.meta))
     }
 
-    fn join_stored(&mut self, id: EntryId) -> Result<(), ReadError> {
+    fn join_stored(&mut self, id: EntryId, entry: Option<Entry>) -> Result<(), ReadError> {
         let held = self.tag.held(self.tx, id)?.ok_or_else(damaged)?;
         if held.place.is_some() {
             return Ok(());
         }
-        let block = self.tx.get(BLOCKS, id.digest())?.ok_or_else(damaged)?;
-        let entry = Entry::decode_as(id, &block).map_err(|_| damaged())?;
+        let entry = match entry {
+            Some(entry) => entry,
+            None => read_entry(self.tx, id)?,
+        };
         let joined = self.join(held, entry)?;
         self.batch.joined.push(joined);
         Ok(())
@@ -273,4 +303,10 @@ impl Session<'_, '_> {
 
 pub(crate) fn id_at_end(key: &[u8]) -> Option<EntryId> {
     key.last_chunk().map(|digest| EntryId::from_digest(*digest))
+}
+
+/// Reads the block of an entry that is stored.
+pub(crate) fn read_entry(read: &dyn Read, id: EntryId) -> Result<Entry, ReadError> {
+    let block = read.get(BLOCKS, id.digest())?.ok_or_else(damaged)?;
+    Entry::decode_as(id, &block).map_err(|_| damaged())
 }
