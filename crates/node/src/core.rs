@@ -1,0 +1,389 @@
+//! The one place where engine and store meet: inputs in, one transaction, then actions.
+//!
+//! Inputs that wait are taken together, so that many of them share a commit. Nothing leaves the node, and no
+//! caller is answered, before the commit that covers it returned. When it fails, the engine has seen what
+//! the disk has not: it is opened again and told once more who is connected.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use dunlin_base::kv::{CommitError, Durability, ReadError, Store, Tx};
+use dunlin_base::{EntryId, PeerId, Time};
+use dunlin_wesh::engine::{Action, App, Ctx, Engine, Event, ExchangeId, OpenError};
+use dunlin_wesh::profile::Profile;
+use rand_core::OsRng;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::perform::Performer;
+use crate::serving::Serving;
+
+/// Inputs that may wait for the core. Beyond that the network is not read.
+pub(crate) const INPUTS_WAITING_MAX: usize = 1024;
+/// Inputs that share one commit at the most.
+const INPUTS_PER_COMMIT_MAX: usize = 512;
+/// Changes after which a transaction takes no further input: about four megabytes.
+const CHANGES_PER_COMMIT_MAX: usize = 8192;
+/// Events and notices that a slow watcher may fall behind.
+pub(crate) const WATCH_BACKLOG_MAX: usize = 4096;
+/// Pause before a store that failed is tried again.
+const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+
+/// What happened on the network, in the terms of the engine.
+pub(crate) enum NetworkInput {
+    Connected { peer: PeerId, local: bool },
+    TakesRequests { peer: PeerId, takes: bool },
+    Disconnected { peer: PeerId },
+    TopicJoined { peer: PeerId, topic: String },
+    TopicLeft { peer: PeerId, topic: String },
+    Gossip { topic: String, author: PeerId, data: bytes::Bytes },
+    Heads { peer: PeerId, data: bytes::Bytes },
+    HeadsSent { peer: PeerId, id: u64 },
+    HeadsUnsent { id: u64 },
+    Records { peer: PeerId, data: bytes::Bytes },
+    Block { entry: EntryId, block: bytes::Bytes },
+    BlockMissing { entry: EntryId },
+    BlockServed { peer: PeerId, entry: EntryId },
+    ExchangeIncoming { exchange: dunlin_ipfs::Exchange },
+    ExchangeOpened { id: ExchangeId },
+    ExchangeFrame { id: ExchangeId, frame: bytes::Bytes },
+    ExchangeClosed { id: ExchangeId },
+}
+
+/// One call from above: what to do inside the transaction, and how to answer after the commit.
+pub(crate) trait Call<A>: Send {
+    /// Runs inside the transaction and keeps its result.
+    fn run(&mut self, ctx: &mut Ctx<'_, '_>, engine: &mut Engine, app: &mut A);
+    /// Answers, with what the commit came to.
+    fn answer(self: Box<Self>, committed: Result<(), Arc<CommitError>>);
+}
+
+/// What the core takes in.
+pub(crate) enum Input<A> {
+    Network(NetworkInput),
+    Call(Box<dyn Call<A>>),
+    /// Everything that came before is committed; then the core ends.
+    Stop,
+}
+
+/// Why a node could not start, or start again after its store failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CoreError {
+    /// The account cannot be opened.
+    #[error("the account cannot be opened: {0}")]
+    Open(#[from] OpenError),
+    /// The store cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The store cannot be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// Makes the application anew, whenever the engine is opened.
+pub(crate) type MakeApp<A> = Box<dyn Fn() -> A + Send>;
+
+/// Who is connected and on which topics, to tell an engine that was opened again.
+#[derive(Default)]
+struct Presence {
+    peers: BTreeMap<PeerId, (bool, bool)>,
+    topics: BTreeSet<(PeerId, String)>,
+}
+
+/// The engine, the application above it, and the store below.
+pub(crate) struct Core<A: App> {
+    store: Arc<dyn Store>,
+    profile: Profile,
+    host: PeerId,
+    make_app: MakeApp<A>,
+    engine: Engine,
+    app: A,
+    presence: Presence,
+    performer: Performer,
+    serving: Arc<Serving>,
+    events: broadcast::Sender<Arc<Event>>,
+    notices: broadcast::Sender<A::Notice>,
+}
+
+/// What came out of a transaction, to be told after its commit.
+struct Outcome<A: App> {
+    calls: Vec<Box<dyn Call<A>>>,
+    events: Vec<Arc<Event>>,
+}
+
+impl<A: App> Outcome<A> {
+    fn new() -> Self {
+        Self { calls: Vec::new(), events: Vec::new() }
+    }
+}
+
+impl<A: App + Send + 'static> Core<A> {
+    /// Opens the account and the application, and commits what that wrote.
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing that the core holds")]
+    pub fn open(
+        store: Arc<dyn Store>,
+        profile: Profile,
+        host: PeerId,
+        make_app: MakeApp<A>,
+        performer: Performer,
+        serving: Arc<Serving>,
+        events: broadcast::Sender<Arc<Event>>,
+        notices: broadcast::Sender<A::Notice>,
+    ) -> Result<Self, CoreError> {
+        let (engine, app) = open_engine(&store, profile, &host, &make_app)?;
+        let presence = Presence::default();
+        let mut core =
+            Self { store, profile, host, make_app, engine, app, presence, performer, serving, events, notices };
+        core.serving.update(&mut core.engine);
+        core.tell_notices();
+        Ok(core)
+    }
+
+    /// Runs until told to stop, or until every handle is gone.
+    pub async fn run(mut self, mut inputs: mpsc::Receiver<Input<A>>) {
+        self.perform_actions().await;
+        loop {
+            let wait = self.wait();
+            let first = match tokio::time::timeout(wait, inputs.recv()).await {
+                Ok(Some(input)) => Some(input),
+                Ok(None) => return,
+                Err(_elapsed) => None,
+            };
+            if !self.turn(first, &mut inputs).await {
+                return;
+            }
+        }
+    }
+
+    /// How long nothing is to be done unless something comes in.
+    fn wait(&self) -> Duration {
+        let due = self.engine.timeout().into_iter().chain(self.app.timeout()).min();
+        // Without a deadline it wakes up once an hour, which nobody notices.
+        due.map_or(Duration::from_secs(3600), |due| Duration::from_millis(due.since(now()).as_millis()))
+    }
+
+    /// One transaction: as many inputs as wait, then the commit, then what follows from it.
+    async fn turn(&mut self, first: Option<Input<A>>, inputs: &mut mpsc::Receiver<Input<A>>) -> bool {
+        let store = self.store.clone();
+        let mut tx = Tx::new(&*store);
+        let mut outcome = Outcome::new();
+        let mut stop = false;
+        let mut next = first;
+        let mut failed = self.let_time_pass(&mut tx, &mut outcome).err();
+        for _ in 0..INPUTS_PER_COMMIT_MAX {
+            let Some(input) = next.take() else { break };
+            let taken = match input {
+                Input::Network(input) => self.take_network(&mut tx, input),
+                Input::Call(mut call) => {
+                    let mut rng = OsRng;
+                    let mut ctx = Ctx { tx: &mut tx, now: now(), rng: &mut rng };
+                    call.run(&mut ctx, &mut self.engine, &mut self.app);
+                    outcome.calls.push(call);
+                    Ok(())
+                }
+                Input::Stop => {
+                    stop = true;
+                    Ok(())
+                }
+            };
+            let drained = taken.and_then(|()| self.drain_events(&mut tx, &mut outcome));
+            failed = failed.or(drained.err());
+            if stop || failed.is_some() || tx.changes_len() > CHANGES_PER_COMMIT_MAX {
+                break;
+            }
+            next = inputs.try_recv().ok();
+        }
+        let committed = match failed {
+            Some(error) => Err(CommitError::Io(Box::new(error))),
+            None if tx.is_unchanged() => Ok(()),
+            None => store.commit(tx.into_batch(), Durability::Synced),
+        };
+        self.conclude(committed, outcome).await;
+        !stop
+    }
+
+    async fn conclude(&mut self, committed: Result<(), CommitError>, outcome: Outcome<A>) {
+        if let Err(error) = committed {
+            tracing::warn!(%error, "nothing of the last step is stored");
+            let error = Arc::new(error);
+            for call in outcome.calls {
+                call.answer(Err(error.clone()));
+            }
+            self.open_again().await;
+            return;
+        }
+        for call in outcome.calls {
+            call.answer(Ok(()));
+        }
+        self.serving.update(&mut self.engine);
+        for event in outcome.events {
+            // Nobody has to watch.
+            let _ = self.events.send(event);
+        }
+        self.tell_notices();
+        self.perform_actions().await;
+    }
+
+    fn tell_notices(&mut self) {
+        while let Some(notice) = self.app.poll_notice() {
+            let _ = self.notices.send(notice);
+        }
+    }
+
+    async fn perform_actions(&mut self) {
+        while let Some(action) = self.engine.poll_action() {
+            if let Action::Subscribe { .. } | Action::Unsubscribe { .. } = &action {
+                tracing::trace!("topics change");
+            }
+            self.performer.perform(action).await;
+        }
+    }
+
+    fn let_time_pass(&mut self, tx: &mut Tx<'_>, outcome: &mut Outcome<A>) -> Result<(), ReadError> {
+        let mut rng = OsRng;
+        let now = now();
+        let mut ctx = Ctx { tx, now, rng: &mut rng };
+        if self.engine.timeout().is_some_and(|due| due <= now) {
+            self.engine.handle_timeout(&mut ctx)?;
+        }
+        if self.app.timeout().is_some_and(|due| due <= now) {
+            self.app.handle_timeout(&mut ctx, &mut self.engine)?;
+        }
+        self.drain_events(tx, outcome)
+    }
+
+    fn drain_events(&mut self, tx: &mut Tx<'_>, outcome: &mut Outcome<A>) -> Result<(), ReadError> {
+        let mut rng = OsRng;
+        while let Some(event) = self.engine.poll_event() {
+            let mut ctx = Ctx { tx, now: now(), rng: &mut rng };
+            self.app.handle_event(&mut ctx, &mut self.engine, &event)?;
+            outcome.events.push(Arc::new(event));
+        }
+        Ok(())
+    }
+
+    fn take_network(&mut self, tx: &mut Tx<'_>, input: NetworkInput) -> Result<(), ReadError> {
+        let mut rng = OsRng;
+        let mut ctx = Ctx { tx, now: now(), rng: &mut rng };
+        let (ctx, engine) = (&mut ctx, &mut self.engine);
+        match input {
+            NetworkInput::Connected { peer, local } => {
+                self.presence.peers.insert(peer.clone(), (local, false));
+                engine.handle_connected(ctx, &peer, local)
+            }
+            NetworkInput::TakesRequests { peer, takes } => {
+                if let Some(known) = self.presence.peers.get_mut(&peer) {
+                    known.1 = takes;
+                }
+                engine.handle_takes_requests(ctx, &peer, takes)
+            }
+            NetworkInput::Disconnected { peer } => {
+                self.presence.peers.remove(&peer);
+                self.presence.topics.retain(|(other, _)| *other != peer);
+                engine.handle_disconnected(ctx, &peer)
+            }
+            NetworkInput::TopicJoined { peer, topic } => {
+                self.presence.topics.insert((peer.clone(), topic.clone()));
+                engine.handle_topic_joined(ctx, &peer, &topic)
+            }
+            NetworkInput::TopicLeft { peer, topic } => {
+                engine.handle_topic_left(&peer, &topic);
+                self.presence.topics.remove(&(peer, topic));
+                Ok(())
+            }
+            NetworkInput::Gossip { topic, author, data } => engine.handle_gossip(ctx, &topic, &author, &data),
+            NetworkInput::Heads { peer, data } => engine.handle_heads(ctx, &peer, &data),
+            NetworkInput::HeadsSent { peer, id } => engine.handle_heads_sent(ctx, &peer, id),
+            NetworkInput::HeadsUnsent { id } => {
+                engine.handle_heads_unsent(id);
+                Ok(())
+            }
+            NetworkInput::Records { peer, data } => engine.handle_records(ctx, &peer, &data),
+            NetworkInput::Block { entry, block } => engine.handle_block(ctx, &entry, &block),
+            NetworkInput::BlockMissing { entry } => engine.handle_block_missing(ctx, &entry),
+            NetworkInput::BlockServed { peer, entry } => engine.handle_block_served(ctx, &peer, &entry),
+            NetworkInput::ExchangeIncoming { exchange } => {
+                let peer = crate::perform::base_peer(&exchange.peer());
+                if let Some(id) = peer.and_then(|peer| engine.handle_exchange_incoming(ctx, &peer)) {
+                    self.performer.adopt(id, exchange);
+                }
+                Ok(())
+            }
+            NetworkInput::ExchangeOpened { id } => engine.handle_exchange_opened(ctx, id),
+            NetworkInput::ExchangeFrame { id, frame } => engine.handle_exchange_frame(ctx, id, &frame),
+            NetworkInput::ExchangeClosed { id } => engine.handle_exchange_closed(ctx, id),
+        }
+    }
+
+    /// Opens engine and application from what is stored, and tells them who is connected.
+    async fn open_again(&mut self) {
+        loop {
+            match open_engine(&self.store, self.profile, &self.host, &self.make_app) {
+                Ok((engine, app)) => {
+                    self.engine = engine;
+                    self.app = app;
+                    break;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the account cannot be opened again yet");
+                    tokio::time::sleep(REOPEN_PAUSE).await;
+                }
+            }
+        }
+        self.performer.forget_exchanges();
+        let store = self.store.clone();
+        let mut tx = Tx::new(&*store);
+        let mut outcome = Outcome::new();
+        if let Err(error) = self.tell_presence(&mut tx, &mut outcome) {
+            tracing::warn!(%error, "the peers could not be told to the account");
+            return;
+        }
+        // If this fails too, the engine is ahead of the disk only in what the next commit writes again.
+        if let Err(error) = store.commit(tx.into_batch(), Durability::Synced) {
+            tracing::warn!(%error, "the store still does not take anything");
+            return;
+        }
+        self.serving.update(&mut self.engine);
+        self.tell_notices();
+        self.perform_actions().await;
+    }
+
+    fn tell_presence(&mut self, tx: &mut Tx<'_>, outcome: &mut Outcome<A>) -> Result<(), ReadError> {
+        let mut rng = OsRng;
+        let mut ctx = Ctx { tx, now: now(), rng: &mut rng };
+        for (peer, (local, takes)) in &self.presence.peers {
+            self.engine.handle_connected(&mut ctx, peer, *local)?;
+            self.engine.handle_takes_requests(&mut ctx, peer, *takes)?;
+        }
+        for (peer, topic) in &self.presence.topics {
+            self.engine.handle_topic_joined(&mut ctx, peer, topic)?;
+        }
+        self.drain_events(tx, outcome)
+    }
+}
+
+fn open_engine<A: App>(
+    store: &Arc<dyn Store>,
+    profile: Profile,
+    host: &PeerId,
+    make_app: &MakeApp<A>,
+) -> Result<(Engine, A), CoreError> {
+    let mut tx = Tx::new(&**store);
+    let mut rng = OsRng;
+    let mut ctx = Ctx { tx: &mut tx, now: now(), rng: &mut rng };
+    let mut engine = Engine::open(&mut ctx, profile, host.clone())?;
+    let mut app = make_app();
+    app.start(&mut ctx, &mut engine)?;
+    while let Some(event) = engine.poll_event() {
+        app.handle_event(&mut ctx, &mut engine, &event)?;
+    }
+    store.commit(tx.into_batch(), Durability::Synced)?;
+    Ok((engine, app))
+}
+
+/// The wall clock. A clock before 1970 counts as 1970.
+pub(crate) fn now() -> Time {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Time::from_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

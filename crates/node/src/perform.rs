@@ -1,0 +1,190 @@
+//! Carries out what the engine asks for, and tells it what came of that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dunlin_base::PeerId;
+use dunlin_ipfs::{Exchange, Ipfs};
+use dunlin_wesh::engine::{Action, ExchangeId};
+use tokio::sync::mpsc;
+
+use crate::core::NetworkInput;
+
+/// The direct channel for heads payloads (`spec/wesh-protocol.md` §3.9).
+pub(crate) const DIRECT_CHANNEL: &str = "/go-orbit-db/direct-channel/1.2.0";
+/// Largest frame of the direct channel (`spec/security.md` N2).
+pub(crate) const DIRECT_CHANNEL_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Local records (`spec/wesh-protocol.md` §6.7); the wire name has no slash in front.
+pub(crate) const LOCAL_RECORDS: &str = "wesh/p2p/localrecord";
+/// Largest message of local records (`spec/security.md` N2).
+pub(crate) const LOCAL_RECORDS_BYTES_MAX: usize = 2048;
+/// Contact requests (`spec/wesh-protocol.md` §5.4).
+pub(crate) const CONTACT_REQUESTS: &str = "/wesh/contact_req/1.0.0";
+/// How long a contact-request stream may take in all (`spec/security.md` N3). The handshake has the same
+/// deadline of its own; this one ends the task.
+const EXCHANGE_MAX: Duration = Duration::from_secs(15);
+/// Frames of one stream that may wait to be written; a handshake has three in each direction.
+const EXCHANGE_FRAMES_WAITING_MAX: usize = 8;
+
+/// Carries out actions.
+pub(crate) struct Performer {
+    ipfs: Ipfs,
+    inputs: InputSender,
+    exchanges: BTreeMap<ExchangeId, mpsc::Sender<Outgoing>>,
+}
+
+/// Puts what happened on the network before the core.
+pub(crate) type InputSender = std::sync::Arc<dyn Fn(NetworkInput) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
+
+enum Outgoing {
+    Frame(Vec<u8>),
+    Close,
+}
+
+impl Performer {
+    pub fn new(ipfs: Ipfs, inputs: InputSender) -> Self {
+        Self { ipfs, inputs, exchanges: BTreeMap::new() }
+    }
+
+    pub async fn perform(&mut self, action: Action) {
+        match action {
+            Action::Subscribe { topic } => report(self.ipfs.subscribe(topic).await),
+            Action::Unsubscribe { topic } => report(self.ipfs.unsubscribe(topic).await),
+            Action::Publish { topic, data } => report(self.ipfs.publish(topic, Bytes::from(data)).await),
+            Action::SendHeads { id, peer, data } => self.send_heads(id, &peer, data),
+            Action::SendRecords { peer, data } => {
+                let Some(peer) = ipfs_peer(&peer) else { return };
+                report(self.ipfs.send_frame(LOCAL_RECORDS, peer, Bytes::from(data)));
+            }
+            Action::Fetch { entry, peers } => {
+                let peers = peers.iter().filter_map(ipfs_peer).collect();
+                if let Err(error) = self.ipfs.want(entry.cid(), peers) {
+                    tracing::debug!(%error, "a block cannot be asked for");
+                    self.input(NetworkInput::BlockMissing { entry });
+                }
+            }
+            Action::CancelFetch { entry } => self.ipfs.cancel(&entry.cid()),
+            Action::AcceptExchanges(on) => report(self.ipfs.accept_exchanges(CONTACT_REQUESTS, on).await),
+            Action::OpenExchange { id, peer } => self.open_exchange(id, &peer),
+            Action::SendFrame { id, frame } => self.outgoing(id, Outgoing::Frame(frame)),
+            Action::CloseExchange { id } => {
+                self.outgoing(id, Outgoing::Close);
+                self.exchanges.remove(&id);
+            }
+        }
+    }
+
+    /// Lets the engine speak on a stream that a peer opened.
+    pub fn adopt(&mut self, id: ExchangeId, exchange: Exchange) {
+        let (outgoing, frames) = mpsc::channel(EXCHANGE_FRAMES_WAITING_MAX);
+        self.exchanges.insert(id, outgoing);
+        tokio::spawn(converse(id, exchange, frames, self.inputs.clone()));
+    }
+
+    /// Ends all contact-request streams: the engine that spoke on them is gone.
+    pub fn forget_exchanges(&mut self) {
+        self.exchanges.clear();
+    }
+
+    fn send_heads(&self, id: u64, peer: &PeerId, data: Vec<u8>) {
+        let Some(to) = ipfs_peer(peer) else { return self.input(NetworkInput::HeadsUnsent { id }) };
+        let (ipfs, inputs, peer) = (self.ipfs.clone(), self.inputs.clone(), peer.clone());
+        tokio::spawn(async move {
+            let input = match ipfs.deliver_frame(DIRECT_CHANNEL, to, Bytes::from(data)).await {
+                Ok(()) => NetworkInput::HeadsSent { peer, id },
+                Err(error) => {
+                    tracing::debug!(%error, "heads did not leave");
+                    NetworkInput::HeadsUnsent { id }
+                }
+            };
+            inputs(input).await;
+        });
+    }
+
+    fn open_exchange(&mut self, id: ExchangeId, peer: &PeerId) {
+        let Some(peer) = ipfs_peer(peer) else { return self.input(NetworkInput::ExchangeClosed { id }) };
+        let (outgoing, frames) = mpsc::channel(EXCHANGE_FRAMES_WAITING_MAX);
+        self.exchanges.insert(id, outgoing);
+        let (ipfs, inputs) = (self.ipfs.clone(), self.inputs.clone());
+        tokio::spawn(async move {
+            match tokio::time::timeout(EXCHANGE_MAX, ipfs.open_exchange(CONTACT_REQUESTS, peer)).await {
+                Ok(Ok(exchange)) => {
+                    inputs(NetworkInput::ExchangeOpened { id }).await;
+                    converse(id, exchange, frames, inputs).await;
+                }
+                _ => inputs(NetworkInput::ExchangeClosed { id }).await,
+            }
+        });
+    }
+
+    fn outgoing(&mut self, id: ExchangeId, outgoing: Outgoing) {
+        let Some(frames) = self.exchanges.get(&id) else { return };
+        if frames.try_send(outgoing).is_err() {
+            // The peer does not read, or the stream is gone.
+            self.exchanges.remove(&id);
+            self.input(NetworkInput::ExchangeClosed { id });
+        }
+    }
+
+    fn input(&self, input: NetworkInput) {
+        tokio::spawn((self.inputs)(input));
+    }
+}
+
+/// Moves frames between a stream and the core, until either side ends.
+async fn converse(id: ExchangeId, exchange: Exchange, frames: mpsc::Receiver<Outgoing>, inputs: InputSender) {
+    let conversation = converse_on(id, exchange, frames, &inputs);
+    if tokio::time::timeout(EXCHANGE_MAX, conversation).await.is_err() {
+        tracing::debug!("a contact request takes too long");
+    }
+    inputs(NetworkInput::ExchangeClosed { id }).await;
+}
+
+async fn converse_on(
+    id: ExchangeId,
+    exchange: Exchange,
+    mut frames: mpsc::Receiver<Outgoing>,
+    inputs: &InputSender,
+) {
+    let (mut reader, mut writer) = exchange.split();
+    let reading = async {
+        while let Ok(frame) = reader.read_frame().await {
+            inputs(NetworkInput::ExchangeFrame { id, frame }).await;
+        }
+    };
+    let writing = async {
+        while let Some(Outgoing::Frame(frame)) = frames.recv().await {
+            if writer.write_frame(&frame).await.is_err() {
+                return;
+            }
+        }
+        report(writer.close().await);
+    };
+    // The writing half ends the conversation; a peer that closed its half may still read.
+    tokio::pin!(reading, writing);
+    tokio::select! {
+        () = &mut reading => {
+            inputs(NetworkInput::ExchangeClosed { id }).await;
+            writing.await;
+        }
+        () = &mut writing => {}
+    }
+}
+
+/// The peer id of the network library.
+pub(crate) fn ipfs_peer(peer: &PeerId) -> Option<dunlin_ipfs::PeerId> {
+    dunlin_ipfs::PeerId::from_bytes(peer.as_bytes()).ok()
+}
+
+/// The peer id of the pure crates; `None` for one of an unknown, longer kind.
+pub(crate) fn base_peer(peer: &dunlin_ipfs::PeerId) -> Option<PeerId> {
+    PeerId::from_bytes(&peer.to_bytes())
+}
+
+/// Actions need not succeed: what stays without effect is asked for again.
+fn report<T, E: std::fmt::Display>(outcome: Result<T, E>) {
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "an action had no effect");
+    }
+}

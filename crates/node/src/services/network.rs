@@ -1,0 +1,130 @@
+//! `dunlin.node.v1.NodeService`: who is connected, and to whom to connect.
+
+use std::time::{Duration, SystemTime};
+
+use dunlin_ipfs::{ConnectionInfo, Multiaddr, PeerId, PeerInfo};
+use dunlin_proto::dunlin::node::v1::{
+    ConnectRequest, Connection, Direction, DisconnectReply, DisconnectRequest, InfoReply, InfoRequest, Peer,
+    PeersReply, PeersRequest,
+};
+use dunlin_wesh::engine::App;
+use tonic::{Code, Request, Response, Status};
+
+use super::stubs::node::node_service_server::NodeService;
+use crate::finder::{ConnectError, Finder};
+use crate::{CallError, NodeHandle};
+
+/// The service on a node.
+pub(super) struct Network<A: App> {
+    node: NodeHandle<A>,
+}
+
+impl<A: App + Send + 'static> Network<A> {
+    pub fn new(node: NodeHandle<A>) -> Self {
+        Self { node }
+    }
+
+    fn finder(&self) -> &Finder {
+        self.node.finder()
+    }
+
+    /// Which of the connected hosts speak for a device of a contact or a group's member.
+    async fn known(&self) -> Result<Vec<dunlin_base::PeerId>, Status> {
+        let speakers = self.node.view(|_, engine, _| Ok::<_, std::convert::Infallible>(engine.speakers())).await;
+        speakers.map_err(|error: CallError<_>| Status::unavailable(error.to_string()))
+    }
+
+    async fn describe(&self, info: PeerInfo) -> Result<Peer, Status> {
+        let known = self.known().await?;
+        Ok(peer(&info, &known))
+    }
+}
+
+#[tonic::async_trait]
+impl<A: App + Send + 'static> NodeService for Network<A> {
+    async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoReply>, Status> {
+        let started = SystemTime::now().checked_sub(self.node.uptime());
+        let since = started.and_then(|started| started.duration_since(SystemTime::UNIX_EPOCH).ok());
+        Ok(Response::new(InfoReply {
+            peer_id: self.node.network().peer_id().to_string(),
+            listen: self.node.addresses().iter().map(Multiaddr::to_string).collect(),
+            profile: self.node.profile().name().to_owned(),
+            lan: self.node.is_on_lan(),
+            started_ms: millis(since.unwrap_or_default()),
+        }))
+    }
+
+    async fn peers(&self, _: Request<PeersRequest>) -> Result<Response<PeersReply>, Status> {
+        let known = self.known().await?;
+        let peers = self.node.network().peers().iter().map(|info| peer(info, &known)).collect();
+        Ok(Response::new(PeersReply { peers }))
+    }
+
+    async fn connect(&self, request: Request<ConnectRequest>) -> Result<Response<Peer>, Status> {
+        let text = request.into_inner().address;
+        let address: Multiaddr = text.trim().parse().map_err(|error| {
+            let sentence = format!(
+                "«{text}» is no multiaddr ({error}): it looks like /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…"
+            );
+            refusal(Code::InvalidArgument, "address-malformed", sentence)
+        })?;
+        let peer = self.finder().connect(address).await.map_err(|error| match &error {
+            ConnectError::Own => refusal(Code::InvalidArgument, "address-own", error.to_string()),
+            ConnectError::TooMany => refusal(Code::ResourceExhausted, "too-many-addresses", error.to_string()),
+            ConnectError::Unreachable(_) | ConnectError::Stopped => {
+                refusal(Code::Unavailable, "peer-unreachable", error.to_string())
+            }
+        })?;
+        let info = self.node.network().peers().into_iter().find(|info| info.peer == peer);
+        match info {
+            Some(info) => Ok(Response::new(self.describe(info).await?)),
+            None => Err(refusal(Code::Unavailable, "peer-unreachable", "the peer closed the connection".into())),
+        }
+    }
+
+    async fn disconnect(
+        &self,
+        request: Request<DisconnectRequest>,
+    ) -> Result<Response<DisconnectReply>, Status> {
+        let text = request.into_inner().peer_id;
+        let peer: PeerId = text.trim().parse().map_err(|_| {
+            let sentence = format!("«{text}» is no peer id: it looks like 12D3KooW…");
+            refusal(Code::InvalidArgument, "peer-malformed", sentence)
+        })?;
+        let forgotten = self.finder().forget(peer).await;
+        let connected = self.node.network().is_connected(&peer);
+        if !forgotten && !connected {
+            return Err(refusal(Code::NotFound, "peer-unknown", format!("no peer {peer} is connected")));
+        }
+        let closed = self.node.network().disconnect(peer).await;
+        closed.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(DisconnectReply {}))
+    }
+}
+
+/// A status whose trailer carries one word for programs.
+fn refusal(code: Code, reason: &'static str, sentence: String) -> Status {
+    let mut status = Status::new(code, sentence);
+    status.metadata_mut().insert("dunlin-reason", tonic::metadata::MetadataValue::from_static(reason));
+    status
+}
+
+fn peer(info: &PeerInfo, known: &[dunlin_base::PeerId]) -> Peer {
+    let latency = info.latency.map_or(0, |latency| u32::try_from(latency.as_micros()).unwrap_or(u32::MAX));
+    let id = crate::perform::base_peer(&info.peer);
+    Peer {
+        peer_id: info.peer.to_string(),
+        connections: info.connections.iter().map(connection).collect(),
+        latency_us: latency,
+        known: id.is_some_and(|id| known.contains(&id)),
+    }
+}
+
+fn connection(info: &ConnectionInfo) -> Connection {
+    let direction = if info.inbound { Direction::Inbound } else { Direction::Outbound };
+    Connection { address: info.address.to_string(), direction: direction.into(), since_ms: 0 }
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,600 @@
+//! `weshnet.protocol.v1.ProtocolService`: the calls that contacts, groups and messages need. The others
+//! answer `UNIMPLEMENTED`.
+
+use std::convert::Infallible;
+
+use dunlin_base::{AccountId, GroupId};
+use dunlin_proto::protocol as api;
+use dunlin_wesh::contact::Contact;
+use dunlin_wesh::engine::{App, CommandError, Ctx, Engine, Event, MessageEvent, MetadataEvent};
+use dunlin_wesh::group::{Group, GroupKind};
+use prost::Message as _;
+use tonic::{Request, Response, Status};
+
+use super::lists::{Range, Replies, list};
+use super::status::{coded, invalid, refused, status_of};
+use super::stubs::protocol::protocol_service_server::ProtocolService;
+use crate::{CallError, NodeHandle};
+use dunlin_wesh::errors::Code;
+
+/// Replies that may wait for a slow client.
+const REPLIES_WAITING_MAX: usize = 64;
+
+/// The service on a node.
+pub(super) struct Protocol<A: App> {
+    node: NodeHandle<A>,
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+impl<A: App + Send + 'static> Protocol<A> {
+    pub fn new(node: NodeHandle<A>) -> Self {
+        Self { node }
+    }
+
+    async fn change<R: Send + 'static>(
+        &self,
+        change: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> Result<R, CommandError> + Send + 'static,
+    ) -> Result<R, Status> {
+        let done = self.node.transact(move |ctx, engine, _| change(ctx, engine)).await;
+        done.map_err(|error| status_of(&error))
+    }
+
+    async fn look<R: Send + 'static>(
+        &self,
+        look: impl FnOnce(&dyn dunlin_base::kv::Read, &Engine) -> Result<R, CommandError> + Send + 'static,
+    ) -> Result<R, Status> {
+        self.node.view(move |read, engine, _| look(read, engine)).await.map_err(|error| status_of(&error))
+    }
+
+    /// The seed under which this account is found; empty until there is one.
+    async fn seed(&self) -> Result<Vec<u8>, Status> {
+        let contact = self.look(|read, engine| Ok(engine.own_contact(read)?)).await?;
+        Ok(contact.seed.map(|seed| seed.to_vec()).unwrap_or_default())
+    }
+}
+
+fn group_id(bytes: &[u8]) -> Result<GroupId, Status> {
+    GroupId::from_bytes(bytes).map_err(|error| invalid(format!("group_pk: {error}")))
+}
+
+fn account_id(bytes: &[u8]) -> Result<AccountId, Status> {
+    AccountId::from_bytes(bytes)
+        .map_err(|error| coded(&[Code::ErrDeserialization], format!("contact_pk: {error}")))
+}
+
+fn empty<T: Default>() -> Answer<T> {
+    Ok(Response::new(T::default()))
+}
+
+fn not_yet<T>(call: &str) -> Result<T, Status> {
+    Err(Status::unimplemented(format!("{call} is not available in this version")))
+}
+
+/// Turns a finished list into a stream.
+fn stream<T: Send + 'static>(items: Vec<T>) -> Replies<T> {
+    Box::pin(futures::stream::iter(items.into_iter().map(Ok)))
+}
+
+#[tonic::async_trait]
+impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
+    type ServiceExportDataStream = Replies<api::service_export_data::Reply>;
+    type GroupMetadataListStream = Replies<api::GroupMetadataEvent>;
+    type GroupMessageListStream = Replies<api::GroupMessageEvent>;
+    type GroupDeviceStatusStream = Replies<api::group_device_status::Reply>;
+    type DebugListGroupsStream = Replies<api::debug_list_groups::Reply>;
+    type DebugInspectGroupStoreStream = Replies<api::debug_inspect_group_store::Reply>;
+    type VerifiedCredentialsListStream = Replies<api::verified_credentials_list::Reply>;
+
+    async fn service_get_configuration(
+        &self,
+        _: Request<api::service_get_configuration::Request>,
+    ) -> Answer<api::service_get_configuration::Reply> {
+        let (account, device) =
+            self.look(|_, engine| Ok((engine.account_id(), engine.device_id()))).await?;
+        let state = |on: bool| match on {
+            true => api::service_get_configuration::SettingState::Enabled,
+            false => api::service_get_configuration::SettingState::Disabled,
+        };
+        Ok(Response::new(api::service_get_configuration::Reply {
+            account_pk: account.as_bytes().to_vec(),
+            device_pk: device.as_bytes().to_vec(),
+            account_group_pk: account.as_bytes().to_vec(),
+            peer_id: self.node.network().peer_id().to_string(),
+            listeners: self.node.network().listen_addresses().iter().map(ToString::to_string).collect(),
+            ble_enabled: api::service_get_configuration::SettingState::Unavailable.into(),
+            wifi_p2p_enabled: api::service_get_configuration::SettingState::Unavailable.into(),
+            mdns_enabled: state(self.node.is_on_lan()).into(),
+            relay_enabled: state(false).into(),
+        }))
+    }
+
+    async fn contact_request_reference(
+        &self,
+        _: Request<api::contact_request_reference::Request>,
+    ) -> Answer<api::contact_request_reference::Reply> {
+        let enabled = self.look(|read, engine| Ok(engine.requests_are_enabled(read)?)).await?;
+        let public_rendezvous_seed = if enabled { self.seed().await? } else { Vec::new() };
+        Ok(Response::new(api::contact_request_reference::Reply { public_rendezvous_seed, enabled }))
+    }
+
+    async fn contact_request_disable(
+        &self,
+        _: Request<api::contact_request_disable::Request>,
+    ) -> Answer<api::contact_request_disable::Reply> {
+        self.change(|ctx, engine| engine.disable_requests(ctx)).await?;
+        empty()
+    }
+
+    async fn contact_request_enable(
+        &self,
+        _: Request<api::contact_request_enable::Request>,
+    ) -> Answer<api::contact_request_enable::Reply> {
+        self.change(|ctx, engine| engine.enable_requests(ctx)).await?;
+        let public_rendezvous_seed = self.seed().await?;
+        Ok(Response::new(api::contact_request_enable::Reply { public_rendezvous_seed }))
+    }
+
+    async fn contact_request_reset_reference(
+        &self,
+        _: Request<api::contact_request_reset_reference::Request>,
+    ) -> Answer<api::contact_request_reset_reference::Reply> {
+        self.change(|ctx, engine| engine.reset_requests(ctx)).await?;
+        let public_rendezvous_seed = self.seed().await?;
+        Ok(Response::new(api::contact_request_reset_reference::Reply { public_rendezvous_seed }))
+    }
+
+    async fn contact_request_send(
+        &self,
+        request: Request<api::contact_request_send::Request>,
+    ) -> Answer<api::contact_request_send::Reply> {
+        let request = request.into_inner();
+        let contact = request.contact.ok_or_else(|| invalid("a contact is needed"))?;
+        let contact = Contact::from_proto(contact).map_err(|error| refused(&error))?;
+        self.change(move |ctx, engine| engine.request_contact(ctx, &contact, &request.own_metadata)).await?;
+        empty()
+    }
+
+    async fn contact_request_accept(
+        &self,
+        request: Request<api::contact_request_accept::Request>,
+    ) -> Answer<api::contact_request_accept::Reply> {
+        let contact = account_id(&request.into_inner().contact_pk)?;
+        self.change(move |ctx, engine| engine.accept_contact(ctx, &contact)).await?;
+        empty()
+    }
+
+    async fn contact_request_discard(
+        &self,
+        request: Request<api::contact_request_discard::Request>,
+    ) -> Answer<api::contact_request_discard::Reply> {
+        let contact = account_id(&request.into_inner().contact_pk)?;
+        self.change(move |ctx, engine| engine.discard_contact(ctx, &contact)).await?;
+        empty()
+    }
+
+    async fn share_contact(
+        &self,
+        _: Request<api::share_contact::Request>,
+    ) -> Answer<api::share_contact::Reply> {
+        let contact = self
+            .change(|ctx, engine| {
+                engine.enable_requests(ctx)?;
+                Ok(engine.own_contact(ctx.tx)?)
+            })
+            .await?;
+        Ok(Response::new(api::share_contact::Reply { encoded_contact: contact.encode() }))
+    }
+
+    async fn decode_contact(
+        &self,
+        request: Request<api::decode_contact::Request>,
+    ) -> Answer<api::decode_contact::Reply> {
+        let contact = api::ShareableContact::decode(&*request.into_inner().encoded_contact)
+            .map_err(|error| coded(&[Code::ErrDeserialization], error))?;
+        Ok(Response::new(api::decode_contact::Reply { contact: Some(contact) }))
+    }
+
+    async fn contact_block(
+        &self,
+        request: Request<api::contact_block::Request>,
+    ) -> Answer<api::contact_block::Reply> {
+        let contact = account_id(&request.into_inner().contact_pk)?;
+        self.change(move |ctx, engine| engine.block_contact(ctx, &contact)).await?;
+        empty()
+    }
+
+    async fn contact_unblock(
+        &self,
+        request: Request<api::contact_unblock::Request>,
+    ) -> Answer<api::contact_unblock::Reply> {
+        let contact = account_id(&request.into_inner().contact_pk)?;
+        self.change(move |ctx, engine| engine.unblock_contact(ctx, &contact)).await?;
+        empty()
+    }
+
+    async fn multi_member_group_create(
+        &self,
+        _: Request<api::multi_member_group_create::Request>,
+    ) -> Answer<api::multi_member_group_create::Reply> {
+        let group = self.change(|ctx, engine| engine.create_group(ctx)).await?;
+        Ok(Response::new(api::multi_member_group_create::Reply { group_pk: group.as_bytes().to_vec() }))
+    }
+
+    async fn multi_member_group_join(
+        &self,
+        request: Request<api::multi_member_group_join::Request>,
+    ) -> Answer<api::multi_member_group_join::Reply> {
+        let group = request.into_inner().group.ok_or_else(|| invalid("a group is needed"))?;
+        self.change(move |ctx, engine| {
+            let group = Group::from_proto(&group)?;
+            engine.join_group(ctx, &group)
+        })
+        .await?;
+        empty()
+    }
+
+    async fn multi_member_group_leave(
+        &self,
+        request: Request<api::multi_member_group_leave::Request>,
+    ) -> Answer<api::multi_member_group_leave::Reply> {
+        let group = group_id(&request.into_inner().group_pk)?;
+        self.change(move |ctx, engine| engine.leave_group(ctx, &group)).await?;
+        empty()
+    }
+
+    async fn multi_member_group_invitation_create(
+        &self,
+        request: Request<api::multi_member_group_invitation_create::Request>,
+    ) -> Answer<api::multi_member_group_invitation_create::Reply> {
+        let group = group_id(&request.into_inner().group_pk)?;
+        let group = self.look(move |read, engine| engine.invitation(read, &group)).await?;
+        Ok(Response::new(api::multi_member_group_invitation_create::Reply { group: Some(group.to_proto()) }))
+    }
+
+    async fn app_metadata_send(
+        &self,
+        request: Request<api::app_metadata_send::Request>,
+    ) -> Answer<api::app_metadata_send::Reply> {
+        let request = request.into_inner();
+        let group = group_id(&request.group_pk)?;
+        let entry =
+            self.change(move |ctx, engine| engine.send_metadata(ctx, &group, &request.payload)).await?;
+        Ok(Response::new(api::app_metadata_send::Reply { cid: entry.cid_bytes().to_vec() }))
+    }
+
+    async fn app_message_send(
+        &self,
+        request: Request<api::app_message_send::Request>,
+    ) -> Answer<api::app_message_send::Reply> {
+        let request = request.into_inner();
+        let group = group_id(&request.group_pk)?;
+        let entry = self.change(move |ctx, engine| engine.send_message(ctx, &group, &request.payload)).await?;
+        Ok(Response::new(api::app_message_send::Reply { cid: entry.cid_bytes().to_vec() }))
+    }
+
+    async fn group_metadata_list(
+        &self,
+        request: Request<api::group_metadata_list::Request>,
+    ) -> Answer<Self::GroupMetadataListStream> {
+        let request = request.into_inner();
+        let range = Range::new(
+            group_id(&request.group_pk)?,
+            &request.since_id,
+            request.since_now,
+            &request.until_id,
+            request.until_now,
+            request.reverse_order,
+        )?;
+        Ok(Response::new(list::<MetadataEvent, A>(&self.node, range).await?))
+    }
+
+    async fn group_message_list(
+        &self,
+        request: Request<api::group_message_list::Request>,
+    ) -> Answer<Self::GroupMessageListStream> {
+        let request = request.into_inner();
+        let range = Range::new(
+            group_id(&request.group_pk)?,
+            &request.since_id,
+            request.since_now,
+            &request.until_id,
+            request.until_now,
+            request.reverse_order,
+        )?;
+        Ok(Response::new(list::<MessageEvent, A>(&self.node, range).await?))
+    }
+
+    async fn group_info(
+        &self,
+        request: Request<api::group_info::Request>,
+    ) -> Answer<api::group_info::Reply> {
+        let request = request.into_inner();
+        let reply = if !request.group_pk.is_empty() {
+            let id = group_id(&request.group_pk)?;
+            self.change(move |ctx, engine| engine.describe_group(ctx, &id)).await?
+        } else if !request.contact_pk.is_empty() {
+            let contact = account_id(&request.contact_pk)?;
+            self.change(move |ctx, engine| engine.describe_contact_group(ctx, &contact)).await?
+        } else {
+            return Err(invalid("group_pk or contact_pk is needed"));
+        };
+        let (group, member, device) = reply;
+        Ok(Response::new(api::group_info::Reply {
+            group: Some(group.to_proto()),
+            member_pk: member.as_bytes().to_vec(),
+            device_pk: device.as_bytes().to_vec(),
+        }))
+    }
+
+    async fn activate_group(
+        &self,
+        request: Request<api::activate_group::Request>,
+    ) -> Answer<api::activate_group::Reply> {
+        let group = group_id(&request.into_inner().group_pk)?;
+        self.change(move |ctx, engine| engine.activate(ctx, &group)).await?;
+        empty()
+    }
+
+    async fn deactivate_group(
+        &self,
+        request: Request<api::deactivate_group::Request>,
+    ) -> Answer<api::deactivate_group::Reply> {
+        let group = group_id(&request.into_inner().group_pk)?;
+        self.change(move |_, engine| {
+            // Without its account group an account cannot do anything; the existing node breaks there.
+            if group == engine.account_group() {
+                return Err(CommandError::WrongKind);
+            }
+            engine.deactivate(&group);
+            Ok(())
+        })
+        .await?;
+        empty()
+    }
+
+    async fn group_device_status(
+        &self,
+        request: Request<api::group_device_status::Request>,
+    ) -> Answer<Self::GroupDeviceStatusStream> {
+        let group = group_id(&request.into_inner().group_pk)?;
+        let mut events = self.node.events();
+        let online = self
+            .look(move |_, engine| {
+                engine.is_active(&group).then(|| engine.speakers_of(&group)).ok_or(CommandError::NotActive)
+            })
+            .await?;
+        let (replies, waiting) = tokio::sync::mpsc::channel(REPLIES_WAITING_MAX);
+        let node = self.node.clone();
+        tokio::spawn(async move {
+            for (peer, device) in online {
+                if replies.send(Ok(connected(&node, &peer, &device))).await.is_err() {
+                    return;
+                }
+            }
+            loop {
+                let event = tokio::select! {
+                    event = events.recv() => event,
+                    () = replies.closed() => return,
+                };
+                let Ok(event) = event else { return };
+                let Event::Presence { group: of, peer, device, online } = &*event else { continue };
+                if *of != group {
+                    continue;
+                }
+                let reply = if *online { connected(&node, peer, device) } else { disconnected(peer) };
+                if replies.send(Ok(reply)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(waiting))))
+    }
+
+    async fn debug_list_groups(
+        &self,
+        _: Request<api::debug_list_groups::Request>,
+    ) -> Answer<Self::DebugListGroupsStream> {
+        let (account, groups) =
+            self.look(|read, engine| Ok((engine.account_group(), engine.known_groups(read)?))).await?;
+        let kind = |kind: GroupKind| match kind {
+            GroupKind::Account => api::GroupType::Account,
+            GroupKind::Contact => api::GroupType::Contact,
+            GroupKind::MultiMember => api::GroupType::MultiMember,
+        };
+        let own = (account, GroupKind::Account, None);
+        let groups = std::iter::once(own).chain(groups).map(|(id, group_kind, contact)| {
+            let contact_pk = contact.map(|contact| contact.as_bytes().to_vec()).unwrap_or_default();
+            api::debug_list_groups::Reply {
+                group_pk: id.as_bytes().to_vec(),
+                group_type: kind(group_kind).into(),
+                contact_pk,
+            }
+        });
+        Ok(Response::new(stream(groups.collect())))
+    }
+
+    async fn peer_list(&self, _: Request<api::peer_list::Request>) -> Answer<api::peer_list::Reply> {
+        let peers = self.node.network().peers().into_iter().map(|info| {
+            let latency = info.latency.map_or(0, |span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
+            let direction = |inbound: bool| match inbound {
+                true => api::Direction::InboundDir,
+                false => api::Direction::OutboundDir,
+            };
+            let routes = info.connections.iter().map(|connection| api::peer_list::Route {
+                is_active: true,
+                address: connection.address.to_string(),
+                direction: direction(connection.inbound).into(),
+                latency,
+                streams: Vec::new(),
+            });
+            let routes: Vec<_> = routes.collect();
+            let direction = info.connections.first().map_or(0, |first| direction(first.inbound).into());
+            api::peer_list::Peer {
+                id: info.peer.to_string(),
+                routes,
+                min_latency: latency,
+                is_active: true,
+                direction,
+                ..api::peer_list::Peer::default()
+            }
+        });
+        Ok(Response::new(api::peer_list::Reply { peers: peers.collect() }))
+    }
+
+    async fn system_info(&self, _: Request<api::system_info::Request>) -> Answer<api::system_info::Reply> {
+        let uptime = i64::try_from(self.node.uptime().as_millis()).unwrap_or(i64::MAX);
+        let connected = i64::try_from(self.node.network().peers().len()).unwrap_or(i64::MAX);
+        Ok(Response::new(api::system_info::Reply {
+            process: Some(api::system_info::Process {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                uptime_ms: uptime,
+                operating_system: std::env::consts::OS.to_owned(),
+                arch: std::env::consts::ARCH.to_owned(),
+                pid: i64::from(std::process::id()),
+                ..api::system_info::Process::default()
+            }),
+            p2p: Some(api::system_info::P2p { connected_peers: connected }),
+            ..api::system_info::Reply::default()
+        }))
+    }
+
+    async fn service_export_data(
+        &self,
+        _: Request<api::service_export_data::Request>,
+    ) -> Answer<Self::ServiceExportDataStream> {
+        not_yet("ServiceExportData")
+    }
+
+    async fn contact_alias_key_send(
+        &self,
+        _: Request<api::contact_alias_key_send::Request>,
+    ) -> Answer<api::contact_alias_key_send::Reply> {
+        not_yet("ContactAliasKeySend")
+    }
+
+    async fn multi_member_group_alias_resolver_disclose(
+        &self,
+        _: Request<api::multi_member_group_alias_resolver_disclose::Request>,
+    ) -> Answer<api::multi_member_group_alias_resolver_disclose::Reply> {
+        not_yet("MultiMemberGroupAliasResolverDisclose")
+    }
+
+    async fn multi_member_group_admin_role_grant(
+        &self,
+        _: Request<api::multi_member_group_admin_role_grant::Request>,
+    ) -> Answer<api::multi_member_group_admin_role_grant::Reply> {
+        // The existing service has never had it either, and says so with this code.
+        Err(coded(&[Code::ErrNotImplemented], "roles cannot be granted in this protocol"))
+    }
+
+    async fn debug_inspect_group_store(
+        &self,
+        _: Request<api::debug_inspect_group_store::Request>,
+    ) -> Answer<Self::DebugInspectGroupStoreStream> {
+        not_yet("DebugInspectGroupStore")
+    }
+
+    async fn debug_group(
+        &self,
+        _: Request<api::debug_group::Request>,
+    ) -> Answer<api::debug_group::Reply> {
+        not_yet("DebugGroup")
+    }
+
+    async fn credential_verification_service_init_flow(
+        &self,
+        _: Request<api::credential_verification_service_init_flow::Request>,
+    ) -> Answer<api::credential_verification_service_init_flow::Reply> {
+        not_yet("CredentialVerificationServiceInitFlow")
+    }
+
+    async fn credential_verification_service_complete_flow(
+        &self,
+        _: Request<api::credential_verification_service_complete_flow::Request>,
+    ) -> Answer<api::credential_verification_service_complete_flow::Reply> {
+        not_yet("CredentialVerificationServiceCompleteFlow")
+    }
+
+    async fn verified_credentials_list(
+        &self,
+        _: Request<api::verified_credentials_list::Request>,
+    ) -> Answer<Self::VerifiedCredentialsListStream> {
+        not_yet("VerifiedCredentialsList")
+    }
+
+    async fn replication_service_register_group(
+        &self,
+        _: Request<api::replication_service_register_group::Request>,
+    ) -> Answer<api::replication_service_register_group::Reply> {
+        not_yet("ReplicationServiceRegisterGroup")
+    }
+
+    async fn out_of_store_receive(
+        &self,
+        _: Request<api::out_of_store_receive::Request>,
+    ) -> Answer<api::out_of_store_receive::Reply> {
+        not_yet("OutOfStoreReceive")
+    }
+
+    async fn out_of_store_seal(
+        &self,
+        _: Request<api::out_of_store_seal::Request>,
+    ) -> Answer<api::out_of_store_seal::Reply> {
+        not_yet("OutOfStoreSeal")
+    }
+
+    async fn refresh_contact_request(
+        &self,
+        _: Request<api::refresh_contact_request::Request>,
+    ) -> Answer<api::refresh_contact_request::Reply> {
+        not_yet("RefreshContactRequest")
+    }
+}
+
+fn connected<A: App + Send + 'static>(
+    node: &NodeHandle<A>,
+    peer: &dunlin_base::PeerId,
+    device: &dunlin_base::DeviceId,
+) -> api::group_device_status::Reply {
+    let id = crate::perform::ipfs_peer(peer);
+    let connections = node.network().peers().into_iter().find(|info| Some(info.peer) == id);
+    let connections = connections.map(|info| info.connections).unwrap_or_default();
+    let transport = |local: bool| match local {
+        true => api::group_device_status::Transport::TptLan,
+        false => api::group_device_status::Transport::TptWan,
+    };
+    let event = api::group_device_status::reply::PeerConnected {
+        peer_id: id.map(|id| id.to_string()).unwrap_or_default(),
+        device_pk: device.as_bytes().to_vec(),
+        transports: connections
+            .iter()
+            .map(|connection| transport(crate::pump::is_local(&connection.address)).into())
+            .collect(),
+        maddrs: connections.iter().map(|connection| connection.address.to_string()).collect(),
+    };
+    api::group_device_status::Reply {
+        r#type: api::group_device_status::Type::PeerConnected.into(),
+        event: event.encode_to_vec(),
+    }
+}
+
+fn disconnected(peer: &dunlin_base::PeerId) -> api::group_device_status::Reply {
+    let id = crate::perform::ipfs_peer(peer).map(|id| id.to_string()).unwrap_or_default();
+    let event = api::group_device_status::reply::PeerDisconnected { peer_id: id };
+    api::group_device_status::Reply {
+        r#type: api::group_device_status::Type::PeerDisconnected.into(),
+        event: event.encode_to_vec(),
+    }
+}
+
+/// Looking never fails by itself; for the calls that use it so.
+impl From<CallError<Infallible>> for CallError<CommandError> {
+    fn from(error: CallError<Infallible>) -> Self {
+        match error {
+            CallError::Refused(never) => match never {},
+            CallError::NotStored(error) => Self::NotStored(error),
+            CallError::Stopped => Self::Stopped,
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Which blocks go to whom.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use dunlin_base::kv::Store;
+use dunlin_base::{EntryId, PeerId};
+use dunlin_ipfs::{BlockSource, Cid};
+use dunlin_log::LogTag;
+use dunlin_wesh::engine::Engine;
+
+use crate::perform::base_peer;
+
+/// How long a want of a peer that has shown no group waits for it to do so, before the answer is "don't
+/// have", as for a block that does not exist (`spec/security.md` D2).
+const STRANGER_HOLD: Duration = Duration::from_secs(10);
+
+/// Gives blocks of a group's logs to hosts that have shown a payload of that group, and to nobody else.
+pub(crate) struct Serving {
+    store: Arc<dyn Store>,
+    allowed: RwLock<BTreeMap<PeerId, Vec<LogTag>>>,
+}
+
+impl Serving {
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store, allowed: RwLock::default() }
+    }
+
+    /// Takes over from the engine who speaks for which groups.
+    pub fn update(&self, engine: &mut Engine) {
+        if let Some(allowed) = engine.served_logs_if_changed() {
+            *self.allowed.write().unwrap_or_else(PoisonError::into_inner) = allowed;
+        }
+    }
+
+    fn logs_of(&self, peer: &dunlin_ipfs::PeerId) -> Option<Vec<LogTag>> {
+        let allowed = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
+        allowed.get(&base_peer(peer)?).cloned()
+    }
+}
+
+impl BlockSource for Serving {
+    fn block(&self, peer: &dunlin_ipfs::PeerId, cid: &Cid) -> Option<Bytes> {
+        let entry = EntryId::from_cid(cid)?;
+        for log in self.logs_of(peer)? {
+            match dunlin_log::block_in(&*self.store, log, entry) {
+                Ok(Some(block)) => return Some(Bytes::from(block)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "a block cannot be read"),
+            }
+        }
+        None
+    }
+
+    fn hold(&self, peer: &dunlin_ipfs::PeerId) -> Duration {
+        if self.logs_of(peer).is_some() { Duration::ZERO } else { STRANGER_HOLD }
+    }
+}
