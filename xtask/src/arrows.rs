@@ -55,7 +55,7 @@ const ROOMS: &[Room] = &[
     Room {
         package: "dunlin-messenger",
         sees: &["dunlin-base", "dunlin-node", "dunlin-proto", "dunlin-store", "dunlin-wesh"],
-        never: &[&KEYS, &SEALS],
+        never: &[&KEYS],
     },
     Room {
         package: "dunlin",

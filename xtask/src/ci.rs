@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::tally::Tally;
 use crate::workspace::{Package, Workspace, succeed};
-use crate::{Failure, Result, arrows, fuzz, licences, vectors};
+use crate::{Failure, Result, arrows, fuzz, licences};
 
 /// Networks that the simulation step runs, each from its own seed.
 const SIMULATED_SEEDS: &str = "200";
@@ -175,8 +175,7 @@ fn examples(checks: &mut Checks) -> Result {
 }
 
 fn golden_vectors(checks: &mut Checks) -> Result {
-    let folder = vectors::usual_folder(checks.workspace);
-    succeed(checks.workspace.built("dunlin-vectors")?.arg(folder))
+    succeed(&mut checks.workspace.built("dunlin-vectors")?)
 }
 
 fn simulation(checks: &mut Checks) -> Result {

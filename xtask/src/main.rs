@@ -21,7 +21,6 @@ mod fuzz;
 mod licences;
 mod run;
 mod tally;
-mod vectors;
 mod workspace;
 
 use std::fmt;
@@ -39,7 +38,7 @@ Usage: cargo xtask COMMAND [ARGS]
   ci [STEP ...]            all checks, or only the steps named; `ci --list` shows them
   arrows                   check which crate may see which
   licences                 check the licences and sources of all dependencies
-  vectors [DIR]            run the golden vectors below DIR
+  vectors [DIR]            run the golden vectors below DIR, or all
   sim [--seed N|--seeds N] simulate a network of nodes from one seed or from many
   bench [ARGS]             measure; ARGS go to dunlin-bench
   fuzz [TARGET [FILE ...]] [--seconds N]
@@ -90,7 +89,7 @@ fn dispatch(args: &[String]) -> Result {
         "ci" => ci::ci(&workspace, rest),
         "arrows" => arrows::check(&workspace),
         "licences" | "licenses" => licences::check(&workspace),
-        "vectors" => vectors::vectors(&workspace, rest),
+        "vectors" => vectors(&workspace, rest),
         "sim" => workspace.cargo_run_release("dunlin-sim", rest),
         "bench" => workspace.cargo_run_release("dunlin-bench", rest),
         "fuzz" => fuzz::fuzz(&workspace, rest),
@@ -100,4 +99,15 @@ fn dispatch(args: &[String]) -> Result {
         }
         unknown => Err(Failure::new(format!("there is no command `{unknown}`.\n\n{USAGE}"))),
     }
+}
+
+/// Runs the vectors in the profile of the tests: they are compiled there already, and fast enough.
+fn vectors(workspace: &Workspace, args: &[String]) -> Result {
+    let mut command = workspace.cargo(["run", "--quiet", "--package", "dunlin-vectors", "--"]);
+    for folder in args {
+        let folder = std::path::absolute(folder)
+            .map_err(|error| Failure::new(format!("{folder} is not the name of a folder: {error}")))?;
+        command.arg(folder);
+    }
+    workspace::succeed(&mut command)
 }
