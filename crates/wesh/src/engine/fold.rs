@@ -294,11 +294,15 @@ impl Engine {
                     self.tell_message(ctx, group, id, opened, member, own)?;
                 }
                 Err(OpenMessageError::Read(error)) => return Err(error),
-                Err(OpenMessageError::SentBeforeKey) => {
+                Err(error) if error.may_open_later() => tracing::debug!(%error, "a message goes on waiting"),
+                Err(error) => {
                     message::stop_waiting(ctx.tx, group, device, counter, &id);
-                    self.wait(group, id, WaitCause::SentBeforeKey { device: *device });
+                    let cause = match error {
+                        OpenMessageError::SentBeforeKey => WaitCause::SentBeforeKey { device: *device },
+                        _ => WaitCause::Unreadable,
+                    };
+                    self.wait(group, id, cause);
                 }
-                Err(error) => tracing::debug!(%error, "a message goes on waiting"),
             }
         }
         Ok(())
