@@ -67,19 +67,19 @@ impl Writer {
         }
         let mut writer =
             Self { database: None, deferred: Vec::new(), deferred_bytes: 0, flushes: 0, sectors };
-        let database = writer.open_database()?;
+        writer.database = Some(writer.open_database()?);
+        let database = writer.running()?;
         if is_new {
-            guard(|| make_tables(&database))?;
+            guard(|| make_tables(database))?;
         }
-        let (schema, flushes) = guard(|| read_notes(&database))?;
+        let (schema, flushes) = guard(|| read_notes(database))?;
         if schema > SCHEMA.into() {
             return Err(OpenError::NewerSchema {
                 found: schema.try_into().unwrap_or(u32::MAX),
                 known: SCHEMA,
             });
         }
-        let view = guard(|| View::new(&database))?;
-        writer.database = Some(database);
+        let view = guard(|| View::new(database))?;
         writer.flushes = flushes;
         Ok((writer, view))
     }
@@ -101,28 +101,16 @@ impl Writer {
 
     /// Opens the database again, with the deferred commits that did not reach the disk.
     pub fn restart(&mut self) -> Result<View, Failure> {
-        let database = self.open_database()?;
-        let (_, flushes) = guard(|| read_notes(&database))?;
-        if flushes > self.flushes {
-            // The commit that failed is stored after all, and it carried them along.
-            self.forget_deferred();
-            self.flushes = flushes;
+        let restarted = self.restart_or_leave_open();
+        if restarted.is_err() {
+            self.stop();
         }
-        if !self.deferred.is_empty() {
-            guard(|| {
-                let mut tx = begin(&database, Mode::Deferred)?;
-                self.deferred.iter().try_for_each(|batch| apply(&mut tx, batch))?;
-                Ok(tx.commit()?)
-            })?;
-        }
-        let view = guard(|| View::new(&database))?;
-        self.database = Some(database);
-        Ok(view)
+        restarted
     }
 
     /// Applies `batch` in one step and returns the state after it.
     pub fn commit(&mut self, batch: &Batch, mode: Mode) -> Result<View, Failure> {
-        let database = self.database.as_ref().ok_or(Failure::Stopped)?;
+        let database = self.running()?;
         let bytes = self.deferred_bytes.saturating_add(memory_bytes(batch));
         let mode = if bytes > DEFERRED_BYTES_MAX && mode == Mode::Deferred { Mode::Synced } else { mode };
         let flushes = match mode {
@@ -154,6 +142,28 @@ impl Writer {
         !self.deferred.is_empty()
     }
 
+    fn restart_or_leave_open(&mut self) -> Result<View, Failure> {
+        self.database = Some(self.open_database()?);
+        let (_, flushes) = guard(|| read_notes(self.running()?))?;
+        if flushes > self.flushes {
+            // The commit that failed is stored after all, and it carried them along.
+            self.forget_deferred();
+            self.flushes = flushes;
+        }
+        if self.has_deferred() {
+            guard(|| {
+                let mut tx = begin(self.running()?, Mode::Deferred)?;
+                self.deferred.iter().try_for_each(|batch| apply(&mut tx, batch))?;
+                Ok(tx.commit()?)
+            })?;
+        }
+        guard(|| View::new(self.running()?))
+    }
+
+    fn running(&self) -> Result<&Database, Failure> {
+        self.database.as_ref().ok_or(Failure::Stopped)
+    }
+
     fn forget_deferred(&mut self) {
         self.deferred.clear();
         self.deferred_bytes = 0;
@@ -171,6 +181,12 @@ impl Writer {
         })?;
         holes.end_repair();
         Ok(database)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
@@ -244,8 +260,10 @@ impl View {
                 Ok(next.transpose()?)
             })?;
             let Some((row, value)) = next else { return Ok(()) };
-            let Some((_, key)) = row.value().split_first() else { continue };
-            if let ControlFlow::Break(()) = visit(key, value.value()) {
+            // Where they lie in the page is told by the page, too.
+            let (row, value) = guard(|| Ok((row.value(), value.value())))?;
+            let Some((_, key)) = row.split_first() else { continue };
+            if let ControlFlow::Break(()) = visit(key, value) {
                 return Ok(());
             }
         }

@@ -24,6 +24,7 @@ use crate::sectors::{Nonces, Sectors};
 /// error is not stored, unless reads fail as well: then opening again did not work yet, and the next call tries
 /// it. Nobody outside has to open a store again.
 pub struct RedbStore {
+    /// Goes first: the writer closes the database, which then has no readers.
     view: RwLock<Option<Arc<View>>>,
     writer: Mutex<Writer>,
 }
@@ -134,13 +135,6 @@ impl RedbStore {
 
     fn lock_writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for RedbStore {
-    fn drop(&mut self) {
-        self.show(None);
-        self.lock_writer().stop();
     }
 }
 
