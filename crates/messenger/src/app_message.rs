@@ -182,7 +182,9 @@ mod tests {
 
     #[test]
     fn what_is_no_envelope_is_told_apart() {
-        for bytes in [&b""[..], b"hello", b"{\"text\":1}", &[0xff; 9], &[0x18, 1], &[0x08, 1, 0x12, 2, 0x0a, 9]] {
+        for bytes in
+            [&b""[..], b"hello", b"{\"text\":1}", &[0xff; 9], &[0x18, 1], &[0x08, 1, 0x12, 2, 0x0a, 9]]
+        {
             assert_eq!(Envelope::decode(bytes), None, "{bytes:?}");
         }
     }

@@ -299,7 +299,8 @@ mod tests {
     fn rows_come_back_and_keep_what_they_do_not_know_apart() {
         let store = MemoryStore::default();
         let mut tx = Tx::new(&store);
-        let row = ConversationRow { name: "Room".into(), unread: 3, left: true, ..ConversationRow::default() };
+        let row =
+            ConversationRow { name: "Room".into(), unread: 3, left: true, ..ConversationRow::default() };
         put_row(&mut tx, tables::CONVERSATIONS, b"k", &row);
         assert!(read_row::<ConversationRow>(&tx, tables::CONVERSATIONS, b"k").unwrap() == Some(row));
         tx.put(tables::CONVERSATIONS, b"later", &[0xff; 3]);

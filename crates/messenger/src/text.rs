@@ -94,7 +94,8 @@ pub fn printable(text: &str) -> String {
 /// Removes what does not belong into a name; a line end or a tab becomes a space, and spaces do not repeat.
 fn clean_name(name: &str) -> String {
     let visible = name.chars().map(|c| if c.is_whitespace() { ' ' } else { c });
-    let kept: String = visible.filter(|c| !(c.is_control() || turns_direction(*c) || is_invisible(*c))).collect();
+    let kept: String =
+        visible.filter(|c| !(c.is_control() || turns_direction(*c) || is_invisible(*c))).collect();
     kept.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 

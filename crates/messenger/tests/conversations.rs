@@ -36,7 +36,8 @@ fn a_request_is_kept_sent_and_accepted() {
     assert_eq!(world.contact_names(ANN), ["Bob Sent"]);
     assert_eq!(world.contact_names(BOB), ["Ann Asks"]);
     let number = |index| {
-        world.view(index, |read, engine, app| app.contacts(read, engine).unwrap()[0].safety_number.to_string())
+        world
+            .view(index, |read, engine, app| app.contacts(read, engine).unwrap()[0].safety_number.to_string())
     };
     assert_eq!(number(ANN), number(BOB));
 
@@ -138,7 +139,9 @@ fn three_talk_in_a_group_and_each_confirmation_counts() {
     for guest in [BOB, CAROL] {
         assert_eq!(world.texts(guest, "ann"), ["invitation to Harbour"]);
         let invitation = world.conversation(guest, "ann").last.unwrap();
-        let MessageContent::Invitation { link, joined: false, .. } = invitation.content else { panic!("not joined") };
+        let MessageContent::Invitation { link, joined: false, .. } = invitation.content else {
+            panic!("not joined")
+        };
         let Ok(Link::Group(link)) = Link::parse(&link) else { panic!("a group link") };
         world.act(guest, |ctx, engine, app| app.join(ctx, engine, &link)).unwrap();
         let again = world.act(guest, |ctx, engine, app| app.join(ctx, engine, &link));
@@ -195,7 +198,9 @@ fn a_group_that_was_left_can_be_read_and_joined_again() {
     let mut world = ann_and_bob();
     let group = world.act(ANN, |ctx, engine, app| app.new_group(ctx, engine, "Harbour")).unwrap();
     world.send(ANN, "harbour", "bye").unwrap();
-    let Link::Group(link) = world.view(ANN, |read, engine, app| app.group_link(read, engine, &group).unwrap()) else {
+    let Link::Group(link) =
+        world.view(ANN, |read, engine, app| app.group_link(read, engine, &group).unwrap())
+    else {
         panic!("a group link")
     };
     world.act(ANN, |ctx, engine, app| app.leave(ctx, engine, &group)).unwrap();
@@ -245,9 +250,8 @@ fn pages_follow_each_other_without_gap() {
     }
     world.wait_a_minute();
     let group = world.conversation(BOB, "ann").group;
-    let page = |page: Page| {
-        world.view(BOB, |read, engine, app| app.messages(read, engine, &group, &page).unwrap())
-    };
+    let page =
+        |page: Page| world.view(BOB, |read, engine, app| app.messages(read, engine, &group, &page).unwrap());
     let shown = |messages: &[dunlin_messenger::views::Message]| -> Vec<String> {
         messages
             .iter()

@@ -221,11 +221,7 @@ impl Link {
     /// # Errors
     /// [`LinkError::NotForSharing`] unless it leads to a contact or a group; [`LinkError::PasswordNeeded`]
     /// when the passphrase is empty.
-    pub fn protect(
-        &self,
-        passphrase: &str,
-        nonce: [u8; passphrase::NONCE_BYTES],
-    ) -> Result<Self, LinkError> {
+    pub fn protect(&self, passphrase: &str, nonce: [u8; passphrase::NONCE_BYTES]) -> Result<Self, LinkError> {
         if passphrase.is_empty() {
             return Err(LinkError::PasswordNeeded);
         }

@@ -59,7 +59,9 @@ pub fn seal(
             sealed.group_link_key_sig = stream.over(&group.link_key_sig);
             sealed.display_name.clone_from(&shown.display_name);
         }
-        Kind::EncryptedV1Kind | Kind::MessageV1Kind | Kind::UnknownKind => return Err(LinkError::NotForSharing),
+        Kind::EncryptedV1Kind | Kind::MessageV1Kind | Kind::UnknownKind => {
+            return Err(LinkError::NotForSharing);
+        }
     }
     Ok(BertyLink { kind: Kind::EncryptedV1Kind.into(), encrypted: Some(sealed), ..BertyLink::default() })
 }
@@ -92,7 +94,9 @@ pub fn open(sealed: &Encrypted, passphrase: &str) -> Result<BertyLink, LinkError
             };
             link.berty_group = Some(BertyGroup { group: Some(group), display_name: name });
         }
-        Kind::EncryptedV1Kind | Kind::MessageV1Kind | Kind::UnknownKind => return Err(LinkError::OtherVersion),
+        Kind::EncryptedV1Kind | Kind::MessageV1Kind | Kind::UnknownKind => {
+            return Err(LinkError::OtherVersion);
+        }
     }
     let expected = checksum(&link, sealed.checksum.len());
     if bool::from(expected.ct_eq(&sealed.checksum)) { Ok(link) } else { Err(LinkError::PasswordWrong) }
@@ -143,7 +147,8 @@ mod tests {
     /// `spec/messenger.md` §11.3: keys of half their length, passphrase `s3cur3`, nonce 00 01 … 0f.
     #[test]
     fn makes_the_link_of_the_specification() {
-        let id = BertyId { public_rendezvous_seed: vec![1; 16], account_pk: vec![2; 16], ..BertyId::default() };
+        let id =
+            BertyId { public_rendezvous_seed: vec![1; 16], account_pk: vec![2; 16], ..BertyId::default() };
         let clear =
             BertyLink { kind: Kind::ContactInviteV1Kind.into(), berty_id: Some(id), ..BertyLink::default() };
         let nonce = std::array::from_fn(|i| i as u8);
@@ -151,7 +156,10 @@ mod tests {
         let sealed = seal(&clear, "s3cur3", nonce, CHECKSUM_BYTES).unwrap();
 
         let encrypted = sealed.encrypted.as_ref().unwrap();
-        assert_eq!(hex::encode(&encrypted.contact_public_rendezvous_seed), "f2604d8712d75e3896470c3a613fa6b2");
+        assert_eq!(
+            hex::encode(&encrypted.contact_public_rendezvous_seed),
+            "f2604d8712d75e3896470c3a613fa6b2"
+        );
         assert_eq!(hex::encode(&encrypted.contact_account_pk), "cf2258103e80e9d26e404778a315926f");
         assert_eq!(encrypted.checksum, [0x2c]);
         let web = "https://berty.tech/id#enc/\
@@ -166,7 +174,8 @@ mod tests {
 
     #[test]
     fn a_nonce_of_another_length_is_damage() {
-        let sealed = Encrypted { kind: Kind::ContactInviteV1Kind.into(), nonce: vec![0; 15], ..Encrypted::default() };
+        let sealed =
+            Encrypted { kind: Kind::ContactInviteV1Kind.into(), nonce: vec![0; 15], ..Encrypted::default() };
         assert_eq!(open(&sealed, "x"), Err(LinkError::Damaged));
     }
 }

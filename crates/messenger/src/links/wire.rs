@@ -42,7 +42,9 @@ pub fn from_text(text: &str) -> Result<BertyLink, LinkError> {
     }
     match strip_prefix_any_case(text, WEB_PREFIX) {
         Some(fragment) => from_fragment(fragment),
-        None if strip_prefix_any_case(text, "https://berty.tech/id") == Some("") => Err(LinkError::Incomplete),
+        None if strip_prefix_any_case(text, "https://berty.tech/id") == Some("") => {
+            Err(LinkError::Incomplete)
+        }
         None if text.contains("://") => Err(LinkError::WrongHost),
         None => Err(LinkError::NoLink),
     }
@@ -132,7 +134,8 @@ pub fn to_web(link: &BertyLink) -> Result<String, LinkError> {
             ("enc", BertyLink { encrypted: Some(shown), ..BertyLink::default() }, encrypted.display_name)
         }
         Kind::MessageV1Kind => {
-            let shown = BertyLink { berty_message_ref: link.berty_message_ref.clone(), ..BertyLink::default() };
+            let shown =
+                BertyLink { berty_message_ref: link.berty_message_ref.clone(), ..BertyLink::default() };
             ("message", shown, String::new())
         }
         Kind::UnknownKind => return Err(LinkError::OtherVersion),
@@ -167,7 +170,9 @@ pub fn check_form(link: &BertyLink) -> Result<(), LinkError> {
     match Kind::try_from(link.kind).map_err(|_| LinkError::OtherVersion)? {
         Kind::UnknownKind => Err(LinkError::Incomplete),
         Kind::ContactInviteV1Kind => match &link.berty_id {
-            Some(BertyId { public_rendezvous_seed: seed, account_pk: account, .. }) => all_there(&[seed, account]),
+            Some(BertyId { public_rendezvous_seed: seed, account_pk: account, .. }) => {
+                all_there(&[seed, account])
+            }
             None => Err(LinkError::Incomplete),
         },
         Kind::GroupV1Kind => match &link.berty_group {

@@ -15,8 +15,7 @@ use crate::text::DisplayName;
 
 /// All conversations, in the order of their ids. There are as many as the owner made.
 pub(super) fn all(read: &dyn Read) -> Result<Vec<(GroupId, ConversationRow)>, ReadError> {
-    let rows =
-        read.collect(tables::CONVERSATIONS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
+    let rows = read.collect(tables::CONVERSATIONS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
     let decode = |(key, row): &(Vec<u8>, Vec<u8>)| {
         Some((GroupId::from_bytes(key).ok()?, <ConversationRow as prost::Message>::decode(&**row).ok()?))
     };
@@ -149,7 +148,9 @@ impl Messenger {
         name: &str,
         said: Said,
     ) -> Result<(), ReadError> {
-        let (Some(name), Some(mut named)) = (DisplayName::received(name), row(tx, group)?) else { return Ok(()) };
+        let (Some(name), Some(mut named)) = (DisplayName::received(name), row(tx, group)?) else {
+            return Ok(());
+        };
         if named.contact().is_some() || !said.replaces(named.name_said.as_ref()) {
             return Ok(());
         }

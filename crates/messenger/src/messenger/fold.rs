@@ -1,7 +1,7 @@
 //! Events of the engine, folded into rows: each exactly once, in whatever order the network brings them.
 
 use dunlin_base::kv::{Direction, KeyRange, ReadError, Tx};
-use dunlin_base::{DeviceId, EntryId, GroupId, Span, Time};
+use dunlin_base::{DeviceId, EntryId, GroupId, MemberId, Span, Time};
 use dunlin_log::Position;
 use dunlin_wesh::engine::{Ctx, Engine, Event, MessageEvent, MetadataEvent};
 use dunlin_wesh::metadata::Event as Said;
@@ -83,11 +83,14 @@ impl Messenger {
         event: &MetadataEvent,
     ) -> Result<(), ReadError> {
         match event.event.event() {
-            Said::MemberDeviceAdded { member, .. } => {
+            Said::MemberDeviceAdded { member, device, .. } => {
                 let Some(row) = conversations::row(ctx.tx, &event.group)? else { return Ok(()) };
                 self.notify(Notice::ConversationChanged(event.group));
                 match row.contact() {
-                    Some(account) if account.key() == member.key() => self.note_agreed(ctx, engine, &account),
+                    Some(account) if account.key() == member.key() => {
+                        self.note_agreed(ctx, engine, &account)?;
+                        self.apply_device_name(ctx.tx, &event.group, device, &account)
+                    }
                     _ => Ok(()),
                 }
             }
@@ -115,18 +118,16 @@ impl Messenger {
         match &envelope.content {
             Content::GroupInfo(name) => self.take_group_name(ctx.tx, group, name, said),
             Content::UserInfo(name) => {
-                let Some(row) = conversations::row(ctx.tx, group)? else { return Ok(()) };
-                let Some(account) = row.contact() else {
-                    return self.take_device_name(ctx.tx, group, device, name, said);
+                self.take_device_name(ctx.tx, group, device, name, said)?;
+                let Some(account) = conversations::row(ctx.tx, group)?.and_then(|row| row.contact()) else {
+                    return Ok(());
                 };
-                let own = match engine.own_member(group) {
-                    Some(own) => engine.devices_of(ctx.tx, group, &own)?,
-                    None => Vec::new(),
-                };
-                if own.contains(device) {
+                let theirs = engine.devices_of(ctx.tx, group, &MemberId::new(*account.key()))?;
+                // A device that nobody is known to own yet waits until it is.
+                if !theirs.contains(device) {
                     return Ok(());
                 }
-                self.take_contact_name(ctx.tx, &account, name, said)
+                self.apply_device_name(ctx.tx, group, device, &account)
             }
             _ => Ok(()),
         }

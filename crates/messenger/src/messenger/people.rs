@@ -1,7 +1,7 @@
 //! Contacts and requests: asking, answering, blocking, and what the account log says about them.
 
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
-use dunlin_base::{AccountId, Time};
+use dunlin_base::{AccountId, DeviceId, GroupId, Time};
 use dunlin_wesh::contact::{Contact as Introduced, ContactState as LogState};
 use dunlin_wesh::engine::{Ctx, Engine};
 
@@ -11,7 +11,7 @@ use crate::app_message::{introduced_as, introduction};
 use crate::error::{MessengerError, Named};
 use crate::links::ContactLink;
 use crate::notice::Notice;
-use crate::rows::{ContactRow, Said, StoredState, put_row, read_row};
+use crate::rows::{ContactRow, NameRow, StoredState, group_device, put_row, read_row};
 use crate::safety::SafetyHalf;
 use crate::tables;
 use crate::text::DisplayName;
@@ -257,19 +257,20 @@ impl Messenger {
         Ok(())
     }
 
-    /// Takes what somebody calls themselves in the conversation with them.
-    pub(super) fn take_contact_name(
+    /// Calls a contact as a device of theirs does in the conversation with them.
+    pub(super) fn apply_device_name(
         &mut self,
         tx: &mut Tx<'_>,
+        group: &GroupId,
+        device: &DeviceId,
         account: &AccountId,
-        name: &str,
-        said: Said,
     ) -> Result<(), ReadError> {
-        let (Some(name), Some(mut named)) = (DisplayName::received(name), row(tx, account)?) else {
+        let said: Option<NameRow> = read_row(tx, tables::NAMES, &group_device(group, device))?;
+        let (Some(NameRow { name, said: Some(said) }), Some(mut named)) = (said, row(tx, account)?) else {
             return Ok(());
         };
         if said.replaces(named.name_said.as_ref()) {
-            name.as_str().clone_into(&mut named.name);
+            named.name = name;
             named.name_said = Some(said);
             put(tx, account, &named);
             self.notify(Notice::ContactChanged(*account));
@@ -291,8 +292,8 @@ impl Messenger {
         self.follow_contact(ctx, engine, account)
     }
 
-    /// Brings the row of `account` in line with the account log and the inbox, and opens the conversation
-    /// as soon as there is something to keep for it.
+    /// Brings the row of `account` in line with the account log and the inbox. The conversation is open from
+    /// the request on, so that what is written before the answer is kept; it is not used while blocked.
     pub(super) fn follow_contact(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
@@ -315,11 +316,17 @@ impl Messenger {
             });
         }
         match state {
-            StoredState::Kept | StoredState::Sent | StoredState::Added => match engine.contact_group(account) {
+            StoredState::Kept | StoredState::Sent | StoredState::Added => match engine.contact_group(account)
+            {
                 Ok(group) => self.open_conversation(ctx, engine, &group, Some(account)),
                 Err(_) => Ok(()),
             },
-            StoredState::Gone | StoredState::Asks | StoredState::Blocked => Ok(()),
+            StoredState::Gone | StoredState::Asks | StoredState::Blocked => {
+                if let Ok(group) = engine.contact_group(account) {
+                    engine.deactivate(&group);
+                }
+                Ok(())
+            }
         }
     }
 

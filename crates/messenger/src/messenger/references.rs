@@ -117,11 +117,7 @@ impl Messenger {
 
 /// The one candidate that a reference fits best: its id, its name, the name in other letters, the beginning
 /// of its name, the beginning of its id.
-fn choose<I: Copy>(
-    what: Named,
-    reference: &str,
-    candidates: Vec<Candidate<I>>,
-) -> Result<I, MessengerError> {
+fn choose<I: Copy>(what: Named, reference: &str, candidates: Vec<Candidate<I>>) -> Result<I, MessengerError> {
     let reference = reference.trim();
     let lower = reference.to_lowercase();
     let may_be_id = lower.len() >= ID_PREFIX_MIN && lower.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -173,7 +169,8 @@ mod tests {
     use super::*;
 
     fn candidates() -> Vec<Candidate<u8>> {
-        let candidate = |id, name: &str, hex: &str| Candidate { id, name: name.to_owned(), hex: hex.to_owned() };
+        let candidate =
+            |id, name: &str, hex: &str| Candidate { id, name: name.to_owned(), hex: hex.to_owned() };
         vec![
             candidate(1, "Bob", "aabbccdd00"),
             candidate(2, "Bobby", "aabbccdd11"),

@@ -11,9 +11,7 @@ use prost::Message as _;
 use super::conversations::{expected, others_online};
 use super::{Messenger, conversations, groups, people};
 use crate::error::MessengerError;
-use crate::rows::{
-    ConversationRow, MessageRow, Place, ReceiptRow, StoredKind, StoredState, group_entry, read_row,
-};
+use crate::rows::{ConversationRow, MessageRow, Place, ReceiptRow, StoredKind, StoredState, group_entry};
 use crate::tables;
 use crate::views::{Contact, Conversation, Delivery, Message, MessageContent, Receipt, Status, short};
 
@@ -38,8 +36,9 @@ impl Messenger {
     /// When the store cannot be read.
     pub fn conversations(&self, read: &dyn Read, engine: &Engine) -> Result<Vec<Conversation>, ReadError> {
         let rows = conversations::all(read)?.into_iter();
-        let mut shown: Vec<_> =
-            rows.map(|(group, row)| self.conversation_of(read, engine, &group, row)).collect::<Result<_, _>>()?;
+        let mut shown: Vec<_> = rows
+            .map(|(group, row)| self.conversation_of(read, engine, &group, row))
+            .collect::<Result<_, _>>()?;
         shown.sort_by_key(|conversation| (std::cmp::Reverse(conversation.changed), conversation.group));
         Ok(shown)
     }
@@ -213,7 +212,9 @@ impl<'r> Scene<'r> {
     }
 
     fn message(&mut self, (key, row): &(Vec<u8>, Vec<u8>)) -> Result<Option<Message>, ReadError> {
-        let (Some(place), Ok(row)) = (Place::from_key(key), MessageRow::decode(&**row)) else { return Ok(None) };
+        let (Some(place), Ok(row)) = (Place::from_key(key), MessageRow::decode(&**row)) else {
+            return Ok(None);
+        };
         let sender = MemberId::from_bytes(&row.member).ok();
         let device = DeviceId::from_bytes(&row.device).ok();
         let sender_name = match (&sender, device) {
@@ -304,9 +305,4 @@ impl<'r> Scene<'r> {
         }
         Ok(self.owners.get(device).copied())
     }
-}
-
-/// Reads the stored row of a message, for what needs no names.
-pub(super) fn stored_message(read: &dyn Read, place: &Place) -> Result<Option<MessageRow>, ReadError> {
-    read_row(read, tables::MESSAGES, &place.key())
 }

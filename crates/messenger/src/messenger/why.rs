@@ -5,10 +5,10 @@ use dunlin_base::{AccountId, EntryId, GroupId, Time};
 use dunlin_wesh::engine::Engine;
 
 use super::conversations::{expected, others_online};
-use super::{Messenger, conversations, references, showing, waiting};
+use super::{Messenger, references, waiting};
 use crate::clock::Zone;
 use crate::error::{MessengerError, Named};
-use crate::rows::{ClosedRow, Place, StoredCause, group_entry, read_row};
+use crate::rows::{ClosedRow, StoredCause, group_entry, read_row};
 use crate::tables;
 use crate::views::{Contact, ContactState, Delivery, Message, MessageState};
 
@@ -119,15 +119,6 @@ impl Messenger {
             .map(|member| if member.name.is_empty() { crate::views::short(member.id) } else { member.name })
             .collect())
     }
-
-    /// Whether a message can be named by `why`: shown or closed.
-    pub fn is_known(&self, read: &dyn Read, entry: &EntryId) -> Result<bool, MessengerError> {
-        let Some(place) = Place::of_entry(read, entry)? else {
-            return Ok(references::closed_in(read, entry)?.is_some());
-        };
-        Ok(showing::stored_message(read, &place)?.is_some()
-            && conversations::row(read, &place.group)?.is_some())
-    }
 }
 
 fn incoming(message: &Message, reader: Reader) -> String {
@@ -198,7 +189,8 @@ fn kept_for_group(message: &Message, delivery: &Delivery, others: &Others, reade
         return "It is kept here: nobody else is known to be in the group yet.".to_owned();
     }
     if others.online > 0 {
-        return "It is kept here: a device of another member is in reach and is about to be given it.".to_owned();
+        return "It is kept here: a device of another member is in reach and is about to be given it."
+            .to_owned();
     }
     if others.seen > message.kept {
         return format!(
@@ -252,7 +244,10 @@ fn request(contact: &Contact, reader: Reader) -> String {
             reader.at(contact.sent.unwrap_or(contact.since))
         ),
         ContactState::Added => {
-            format!("{name} is a contact since {}.", reader.at(contact.added.unwrap_or(contact.since)).trim_start_matches("at "))
+            format!(
+                "{name} is a contact since {}.",
+                reader.at(contact.added.unwrap_or(contact.since)).trim_start_matches("at ")
+            )
         }
         ContactState::Blocked => {
             format!("{name} is blocked: what they send is neither confirmed nor counted.")
@@ -261,7 +256,8 @@ fn request(contact: &Contact, reader: Reader) -> String {
 }
 
 fn closed_one(row: &ClosedRow, reader: Reader) -> String {
-    let here = format!("It is here since it arrived {} but closed", reader.at(Time::from_millis(row.since_ms)));
+    let here =
+        format!("It is here since it arrived {} but closed", reader.at(Time::from_millis(row.since_ms)));
     match row.cause() {
         StoredCause::KeyNotReceived => format!("{here}: the key of the sender's device has not arrived yet."),
         StoredCause::DeviceUnknown => {

@@ -234,7 +234,9 @@ impl World {
             Action::CancelFetch { .. } => {}
             Action::AcceptExchanges(takes) => {
                 self.nodes[index].takes_requests = takes;
-                for other in (0..self.nodes.len()).filter(|other| self.linked(index, *other)).collect::<Vec<_>>() {
+                for other in
+                    (0..self.nodes.len()).filter(|other| self.linked(index, *other)).collect::<Vec<_>>()
+                {
                     self.input(other, |ctx, engine| engine.handle_takes_requests(ctx, &own, takes));
                 }
             }
@@ -256,8 +258,8 @@ impl World {
         let own = self.nodes[index].host.clone();
         let accepting = self.neighbour(index, peer).filter(|other| self.nodes[*other].takes_requests);
         let opened = accepting.and_then(|other| {
-            let theirs =
-                self.transact(other, |ctx, engine, _| Ok::<_, ()>(engine.handle_exchange_incoming(ctx, &own)));
+            let theirs = self
+                .transact(other, |ctx, engine, _| Ok::<_, ()>(engine.handle_exchange_incoming(ctx, &own)));
             Some((other, theirs.unwrap()?))
         });
         match opened {
@@ -271,7 +273,8 @@ impl World {
     }
 
     fn neighbours_on(&self, index: usize, topic: &str) -> Vec<usize> {
-        let on_topic = |other: &usize| self.linked(index, *other) && self.nodes[*other].topics.contains(topic);
+        let on_topic =
+            |other: &usize| self.linked(index, *other) && self.nodes[*other].topics.contains(topic);
         (0..self.nodes.len()).filter(on_topic).collect()
     }
 
@@ -373,10 +376,8 @@ impl World {
             engine.visit_messages(read, group, None, ascending, &mut messages).unwrap();
             engine
                 .visit_metadata(read, group, None, ascending, &mut |event| {
-                    let is_app = matches!(
-                        event.event.event(),
-                        dunlin_wesh::metadata::Event::AppMetadata { .. }
-                    );
+                    let is_app =
+                        matches!(event.event.event(), dunlin_wesh::metadata::Event::AppMetadata { .. });
                     counts.1 += usize::from(is_app);
                     ControlFlow::Continue(())
                 })

@@ -69,10 +69,7 @@ fn a_kept_message_says_what_is_missing() {
     let kept = Delivery { recipients: 1, ..Delivery::default() };
     for (others, end) in [
         (bob(ContactState::Kept), "Bob has not got the contact request yet."),
-        (
-            Others { known: false, ..bob(ContactState::Sent) },
-            "Bob has not accepted the contact request yet.",
-        ),
+        (Others { known: false, ..bob(ContactState::Sent) }, "Bob has not accepted the contact request yet."),
         (bob(ContactState::Blocked), "Bob is blocked."),
         (
             Others { online: 1, ..bob(ContactState::Added) },

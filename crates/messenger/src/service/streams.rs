@@ -1,0 +1,223 @@
+//! The two calls that go on: reading a conversation, and watching everything.
+
+use std::collections::BTreeSet;
+
+use dunlin_base::{EntryId, GroupId};
+use dunlin_node::NodeHandle;
+use dunlin_proto::chat::notice::Notice as Told;
+use dunlin_proto::chat::read_reply::Event as Reply;
+use dunlin_proto::chat::{self, ReadReply};
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use super::{convert, look_at, status};
+use crate::views::Message;
+use crate::{Messenger, MessengerError, Notice, PAGE_MESSAGES_MAX, Page};
+
+/// Replies that wait for a slow client before the watcher waits too.
+const REPLIES_WAITING_MAX: usize = 64;
+/// Messages of a history when the client names no number.
+const HISTORY_MESSAGES: usize = 100;
+
+pub(super) type Replies<R> = ReceiverStream<Result<R, Status>>;
+
+/// What a client reads.
+pub(super) struct Reading {
+    pub group: GroupId,
+    pub page: Page,
+    pub follow: bool,
+    pub mark_read: bool,
+}
+
+/// How many messages a client gets that asked for `limit`.
+pub(super) fn history_limit(limit: u32) -> usize {
+    match usize::try_from(limit) {
+        Ok(0) => HISTORY_MESSAGES,
+        Ok(limit) => limit.min(PAGE_MESSAGES_MAX),
+        Err(_) => PAGE_MESSAGES_MAX,
+    }
+}
+
+/// The history, and then what arrives and changes.
+pub(super) async fn read(
+    node: NodeHandle<Messenger>,
+    reading: Reading,
+) -> Result<Replies<ReadReply>, Status> {
+    // Watch before looking, so that nothing falls between the two.
+    let notices = node.notices();
+    let (group, page) = (reading.group, reading.page);
+    let history = look_at(&node, move |read, engine, app| app.messages(read, engine, &group, &page)).await?;
+    let (replies, stream) = mpsc::channel(REPLIES_WAITING_MAX);
+    let mut reader = Reader { node, reading, replies, seen: BTreeSet::new() };
+    tokio::spawn(async move {
+        if reader.tell_history(history).await.is_ok() && reader.reading.follow {
+            reader.follow(notices).await;
+        }
+    });
+    Ok(ReceiverStream::new(stream))
+}
+
+/// The client is gone; nothing more is to be done for it.
+struct Gone;
+
+struct Reader {
+    node: NodeHandle<Messenger>,
+    reading: Reading,
+    replies: mpsc::Sender<Result<ReadReply, Status>>,
+    /// Messages that the client has. As many as it was sent, 32 bytes each.
+    seen: BTreeSet<EntryId>,
+}
+
+impl Reader {
+    async fn tell_history(&mut self, history: Vec<Message>) -> Result<(), Gone> {
+        for message in &history {
+            self.seen.insert(message.entry());
+            self.reply(Reply::History(convert::message(message))).await?;
+        }
+        if self.reading.follow {
+            self.reply(Reply::HistoryEnd(chat::HistoryEnd {})).await?;
+        }
+        self.mark_read().await
+    }
+
+    async fn follow(&mut self, mut notices: broadcast::Receiver<Notice>) {
+        let replies = self.replies.clone();
+        loop {
+            let notice = tokio::select! {
+                notice = notices.recv() => notice,
+                () = replies.closed() => return,
+            };
+            let told = match notice {
+                Ok(Notice::MessageAdded { group, entry } | Notice::MessageChanged { group, entry })
+                    if group == self.reading.group =>
+                {
+                    self.tell(&entry).await
+                }
+                Ok(_) => Ok(()),
+                Err(RecvError::Lagged(_)) => self.catch_up().await,
+                Err(RecvError::Closed) => return,
+            };
+            if told.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn tell(&mut self, entry: &EntryId) -> Result<(), Gone> {
+        let id = *entry;
+        let found = look_at(&self.node, move |read, engine, app| Ok(app.message(read, engine, &id)?)).await;
+        match found {
+            Ok(Some(message)) => self.tell_message(&message).await,
+            Ok(None) => Ok(()),
+            Err(status) => self.fail(status).await,
+        }
+    }
+
+    async fn tell_message(&mut self, message: &Message) -> Result<(), Gone> {
+        if !self.seen.insert(message.entry()) {
+            return self.reply(Reply::Changed(convert::message(message))).await;
+        }
+        self.reply(Reply::Added(convert::message(message))).await?;
+        if message.own { Ok(()) } else { self.mark_read().await }
+    }
+
+    /// After notices were missed: the latest messages once more, as they are now.
+    async fn catch_up(&mut self) -> Result<(), Gone> {
+        let group = self.reading.group;
+        let page = Page { limit: PAGE_MESSAGES_MAX, ..Page::default() };
+        match look_at(&self.node, move |read, engine, app| app.messages(read, engine, &group, &page)).await {
+            Ok(messages) => {
+                for message in &messages {
+                    self.tell_message(message).await?;
+                }
+                Ok(())
+            }
+            Err(status) => self.fail(status).await,
+        }
+    }
+
+    async fn mark_read(&self) -> Result<(), Gone> {
+        if !self.reading.mark_read {
+            return Ok(());
+        }
+        let group = self.reading.group;
+        let marked = self.node.transact(move |ctx, _, app| app.mark_read(ctx, &group)).await;
+        match marked {
+            Ok(()) => Ok(()),
+            Err(error) => self.fail(status::of_call(&error)).await,
+        }
+    }
+
+    async fn reply(&self, event: Reply) -> Result<(), Gone> {
+        self.replies.send(Ok(ReadReply { event: Some(event) })).await.map_err(|_| Gone)
+    }
+
+    async fn fail(&self, status: Status) -> Result<(), Gone> {
+        // The stream ends with its first error.
+        let _ = self.replies.send(Err(status)).await;
+        Err(Gone)
+    }
+}
+
+/// Everything that changes from now on.
+pub(super) fn watch(node: NodeHandle<Messenger>) -> Replies<chat::Notice> {
+    let mut notices = node.notices();
+    let (replies, stream) = mpsc::channel(REPLIES_WAITING_MAX);
+    tokio::spawn(async move {
+        loop {
+            let notice = tokio::select! {
+                notice = notices.recv() => notice,
+                () = replies.closed() => return,
+            };
+            let told = match notice {
+                Ok(notice) => {
+                    look_at(&node, move |read, engine, app| notice_told(read, engine, app, notice)).await
+                }
+                Err(RecvError::Lagged(count)) => Ok(Some(Told::Missed(chat::Missed { count }))),
+                Err(RecvError::Closed) => return,
+            };
+            let reply = match told {
+                Ok(None) => continue,
+                Ok(notice) => Ok(chat::Notice { notice }),
+                Err(status) => Err(status),
+            };
+            let is_last = reply.is_err();
+            if replies.send(reply).await.is_err() || is_last {
+                return;
+            }
+        }
+    });
+    ReceiverStream::new(stream)
+}
+
+/// What a notice says, as things are now; nothing when what it is about is gone again.
+fn notice_told(
+    read: &dyn dunlin_base::kv::Read,
+    engine: &dunlin_wesh::engine::Engine,
+    app: &Messenger,
+    notice: Notice,
+) -> Result<Option<Told>, MessengerError> {
+    Ok(match notice {
+        Notice::ProfileChanged => {
+            let profile = convert::profile(app.name(), engine, app.own_link(read, engine)?);
+            Some(Told::ProfileChanged(profile))
+        }
+        Notice::ContactChanged(account) => {
+            let contact = app.contact(read, engine, &account)?;
+            contact.map(|contact| Told::ContactChanged(convert::contact(&contact)))
+        }
+        Notice::ContactRemoved(account) => Some(Told::ContactRemoved(account.to_string())),
+        Notice::ConversationChanged(group) => {
+            let conversation = app.conversation(read, engine, &group)?;
+            Some(Told::ConversationChanged(convert::conversation(&conversation)))
+        }
+        Notice::MessageAdded { entry, .. } => {
+            app.message(read, engine, &entry)?.map(|message| Told::MessageAdded(convert::message(&message)))
+        }
+        Notice::MessageChanged { entry, .. } => {
+            app.message(read, engine, &entry)?.map(|message| Told::MessageChanged(convert::message(&message)))
+        }
+    })
+}
