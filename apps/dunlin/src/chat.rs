@@ -13,17 +13,17 @@ use tokio::time::Instant;
 use tokio_stream::StreamExt;
 use tonic::{Status, Streaming};
 
-use crate::api::chat::read_reply::Event as ReadEvent;
-use crate::api::chat::{
-    ContactAddRequest, ContactListRequest, ContactRef, ConversationRef, ConversationsRequest,
-    GetProfileRequest, GroupInviteRequest, GroupJoinRequest, GroupNewRequest, LinkForm, LinkRequest, Message,
-    Notice, ReadRequest, SendRequest, WatchRequest, WhyRequest,
-};
 use crate::client::Client;
 use crate::failure::{Failure, reason_of, sentence_of};
 use crate::screen::{Answer, Call, CallId, Effect, Event, PAGE_MESSAGES, Page, Refusal, Screen};
 use crate::stop::Stop;
 use crate::words::Zone;
+use dunlin_proto::chat::read_reply::Event as ReadEvent;
+use dunlin_proto::chat::{
+    ContactAddRequest, ContactListRequest, ContactRef, ConversationRef, ConversationsRequest,
+    GetProfileRequest, GroupInviteRequest, GroupJoinRequest, GroupNewRequest, LinkForm, LinkRequest, Message,
+    Notice, ReadRequest, SendRequest, WatchRequest, WhyRequest,
+};
 
 /// Answers that wait to be shown. A call waits when there are more.
 const ANSWERS_WAITING_MAX: usize = 32;
@@ -162,7 +162,7 @@ async fn perform(client: Client, zone: &Zone, call: Call) -> Result<Answer, Stat
             Answer::Contact(chat.contact_block(ContactRef { contact }).await?.into_inner())
         }
         Call::ContactUnblock { contact } => {
-            Answer::Contact(chat.contact_unblock(ContactRef { contact }).await?.into_inner())
+            Answer::Unblocked(chat.contact_unblock(ContactRef { contact }).await?.into_inner().id)
         }
         Call::GroupNew { name } => {
             Answer::Entered(chat.group_new(GroupNewRequest { name }).await?.into_inner())

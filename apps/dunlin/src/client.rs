@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
 
-use crate::api::chat::chat_service_client::ChatServiceClient;
-use crate::api::node::node_service_client::NodeServiceClient;
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
+use dunlin_messenger::rpc::chat_service_client::ChatServiceClient;
+use dunlin_node::rpc::node::node_service_client::NodeServiceClient;
 
 /// How long a node on the same machine may take to answer the door.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -7,21 +7,21 @@ use serde_json::json;
 use tokio_stream::StreamExt;
 use tonic::Streaming;
 
-use crate::api::chat;
-use crate::api::chat::notice::Notice;
-use crate::api::chat::read_reply::Event;
-use crate::api::chat::{
-    Contact, ContactAddRequest, ContactListRequest, ContactRef, ContactState, Conversation, ConversationKind,
-    ConversationRef, ConversationsRequest, GetProfileRequest, GroupInviteRequest, GroupJoinRequest,
-    GroupNewRequest, GroupRenameRequest, LinkForm, LinkRequest, Member, Message, ReadRequest, SendRequest,
-    SetNameRequest, StatusRequest, WatchRequest, WhyRequest,
-};
-use crate::api::node::{ConnectRequest, DisconnectRequest, InfoRequest, PeersRequest};
 use crate::cli::{ContactCommand, GroupCommand, LinkOptions, PeersCommand, ReadOptions};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::output::{self, Output};
 use crate::words;
+use dunlin_proto::chat;
+use dunlin_proto::chat::notice::Notice;
+use dunlin_proto::chat::read_reply::Event;
+use dunlin_proto::chat::{
+    Contact, ContactAddRequest, ContactListRequest, ContactRef, ContactState, Conversation, ConversationKind,
+    ConversationRef, ConversationsRequest, GetProfileRequest, GroupInviteRequest, GroupJoinRequest,
+    GroupNewRequest, GroupRenameRequest, LinkForm, LinkRequest, Member, Message, ReadRequest, SendRequest,
+    SetNameRequest, StatusRequest, WatchRequest, WhyRequest,
+};
+use dunlin_proto::dunlin::node::v1::{ConnectRequest, DisconnectRequest, InfoRequest, PeersRequest};
 
 /// Longest text that is read from the standard input, in bytes: more than a message takes, so that the
 /// node refuses it with the reason, and no endless stream fills the memory.
@@ -58,7 +58,10 @@ pub async fn contact(mut client: Client, command: ContactCommand, out: &mut Outp
         }
         ContactCommand::Unblock { contact } => {
             let contact = client.chat.contact_unblock(ContactRef { contact }).await?.into_inner();
-            out.say(output::of_contact(&contact), format!("{} is not blocked any more.", contact.name))
+            out.say(
+                json!({ "id": contact.id }),
+                "Not blocked any more. To talk again, one of you asks the other.",
+            )
         }
         ContactCommand::Link(options) => link(client, "", options, out).await,
     }

@@ -93,10 +93,10 @@ pub fn reason_of(status: &Status) -> &str {
 /// What a refused call means to whoever started the program.
 fn exit_of(status: &Status) -> Exit {
     match (status.code(), reason_of(status)) {
-        (_, "reference-ambiguous") => Exit::NotFound,
-        (_, "disk-full" | "store-unreadable") => Exit::DataDir,
-        // What the transport says when the process at the other end is gone.
-        (Code::Unavailable | Code::Cancelled, "") => Exit::NoNode,
+        (_, "reference-ambiguous" | "reference-too-short") => Exit::NotFound,
+        (_, "disk-full" | "store-unreadable" | "store-unwritable") => Exit::DataDir,
+        // The node is about to end, or the transport says that the process is gone.
+        (_, "stopped") | (Code::Unavailable | Code::Cancelled, "") => Exit::NoNode,
         (Code::NotFound, _) => Exit::NotFound,
         (Code::AlreadyExists | Code::FailedPrecondition, _) => Exit::Refused,
         (Code::InvalidArgument | Code::Unauthenticated, _) => Exit::Refused,

@@ -6,28 +6,37 @@
 // Printing is what commands are for.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-mod api;
 mod chat;
 mod cli;
 mod client;
 mod commands;
+mod daemon;
 mod failure;
 mod home;
 mod output;
+mod passphrase;
 mod qr;
 mod screen;
 mod stop;
 mod words;
 
+use std::fs::File;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use cli::{Cli, Command, NodeOptions};
 use client::Client;
-use failure::Failure;
+use daemon::Running;
+use failure::{Exit, Failure};
 use home::Home;
 use output::Output;
+
+/// What is logged unless the user wants more: what they should know about and do nothing without.
+const LOG_FILTER: &str = "warn";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -44,22 +53,65 @@ async fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> Result<(), Failure> {
     let home = Home::at(cli.data_dir)?;
-    let mut out = Output::new(cli.json);
-    let out = &mut out;
-    let command = match cli.command.unwrap_or_else(|| Command::Chat(NodeOptions::default())) {
-        Command::Chat(_) | Command::Node(_) => return Ok(()),
-        command => command,
-    };
-    let client = Client::connect(&home).await?;
+    let command = cli.command.unwrap_or_else(|| Command::Chat(NodeOptions::default()));
+    let out = &mut Output::new(cli.json);
     match command {
-        Command::Contact(command) => commands::contact(client, command, out).await,
-        Command::Group(command) => commands::group(client, command, out).await,
-        Command::Send { conversation, text } => commands::send(client, conversation, text, out).await,
-        Command::Read(options) => commands::read(client, options, out).await,
-        Command::Peers { command } => commands::peers(client, command, out).await,
-        Command::Why { what } => commands::why(client, what, out).await,
-        Command::Status => commands::status(client, out).await,
-        Command::Name { name } => commands::name(client, name, out).await,
-        Command::Chat(_) | Command::Node(_) => Ok(()),
+        Command::Chat(options) => chat(&home, &options).await,
+        Command::Node(options) => {
+            log_to(BoxMakeWriter::new(std::io::stderr), options.log.as_deref())?;
+            daemon::run(&home, &options).await
+        }
+        Command::Contact(command) => commands::contact(Client::connect(&home).await?, command, out).await,
+        Command::Group(command) => commands::group(Client::connect(&home).await?, command, out).await,
+        Command::Send { conversation, text } => {
+            commands::send(Client::connect(&home).await?, conversation, text, out).await
+        }
+        Command::Read(options) => commands::read(Client::connect(&home).await?, options, out).await,
+        Command::Peers { command } => commands::peers(Client::connect(&home).await?, command, out).await,
+        Command::Why { what } => commands::why(Client::connect(&home).await?, what, out).await,
+        Command::Status => commands::status(Client::connect(&home).await?, out).await,
+        Command::Name { name } => commands::name(Client::connect(&home).await?, name, out).await,
     }
+}
+
+/// Opens the chat on the node that is running, or else on one that runs as long as the chat.
+async fn chat(home: &Home, options: &NodeOptions) -> Result<(), Failure> {
+    if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() {
+        let told =
+            "The chat needs a terminal. For scripts, run `dunlin node` and use commands: dunlin --help.";
+        return Err(Failure::new(Exit::Usage, told));
+    }
+    let mut stop = daemon::stop()?;
+    if let Some(client) = Client::find(home).await {
+        let unused = options.is_set().then(|| {
+            "A node is running on this directory already: the chat uses it, and not the options.".to_owned()
+        });
+        return chat::run(client, unused, &mut stop).await;
+    }
+    home.prepare()?;
+    if let Some(filter) = &options.log {
+        let path = home.log_path();
+        let file = File::options().create(true).append(true).open(&path);
+        let file = file.map_err(|error| Failure::disk(format_args!("Opening {}", path.display()), &error))?;
+        log_to(BoxMakeWriter::new(std::sync::Mutex::new(file)), Some(filter))?;
+    }
+    let running = Running::start(home, options).await?;
+    let shown = match running.client().await {
+        Ok(client) => chat::run(client, None, &mut stop).await,
+        Err(failure) => Err(failure),
+    };
+    running.stop().await;
+    shown
+}
+
+/// Logs what the filter lets through.
+fn log_to(writer: BoxMakeWriter, filter: Option<&str>) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter.unwrap_or(LOG_FILTER)).map_err(|error| {
+        Failure::new(
+            Exit::Usage,
+            format!("This is no log filter: {error}. One looks like info or dunlin_node=debug."),
+        )
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).init();
+    Ok(())
 }

@@ -9,11 +9,11 @@ use std::io::{self, IsTerminal, Write};
 use serde_json::{Value, json};
 use unicode_width::UnicodeWidthStr;
 
-use crate::api::chat::{Contact, Conversation, Member, Message, Profile};
-use crate::api::node::{Direction, Peer};
 use crate::failure::Failure;
 use crate::qr::Qr;
 use crate::words::{self, Zone};
+use dunlin_proto::chat::{Contact, Conversation, Member, Message, Profile};
+use dunlin_proto::dunlin::node::v1::{Direction, Peer};
 
 /// Columns between two cells of a table.
 const GAP: usize = 2;

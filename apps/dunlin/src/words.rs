@@ -3,7 +3,7 @@
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
-use crate::api::chat::{Contact, ContactState, Conversation, ConversationKind, Message, MessageState};
+use dunlin_proto::chat::{Contact, ContactState, Conversation, ConversationKind, Message, MessageState};
 
 /// What the own user is called beside their own messages.
 pub const YOU: &str = "you";

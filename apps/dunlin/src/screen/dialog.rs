@@ -4,7 +4,7 @@ use crossterm::event::{KeyCode, KeyEvent};
 use ratatui_textarea::{TextArea, WrapMode};
 
 use super::{Answer, Call, Effect, Purpose, Refusal, Row, Screen, editor};
-use crate::api::chat::{ContactState, ConversationKind, Member};
+use dunlin_proto::chat::{ContactState, ConversationKind, Member};
 
 /// One dialog; there is never a second behind it.
 #[derive(Debug)]
@@ -282,7 +282,7 @@ impl Screen {
     /// The contacts that can be invited to a group.
     fn invite(&self, conversation: String) -> Invite {
         let contacts = self.contacts.values().filter(|contact| contact.state() == ContactState::Added);
-        let choice = |contact: &crate::api::chat::Contact| Choice {
+        let choice = |contact: &dunlin_proto::chat::Contact| Choice {
             contact: contact.id.clone(),
             name: contact.name.clone(),
             chosen: false,
@@ -334,7 +334,7 @@ impl Screen {
     }
 
     /// The contact that a row is about.
-    pub(super) fn contact_of(&self, row: &Row) -> Option<&crate::api::chat::Contact> {
+    pub(super) fn contact_of(&self, row: &Row) -> Option<&dunlin_proto::chat::Contact> {
         match row {
             Row::Request(contact) | Row::Asked(contact) => self.contacts.get(contact),
             Row::Conversation(conversation) => {

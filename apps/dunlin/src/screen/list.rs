@@ -1,7 +1,7 @@
 //! The list on the left: requests first, then conversations, then who was asked.
 
 use super::Screen;
-use crate::api::chat::{Contact, ContactState};
+use dunlin_proto::chat::{Contact, ContactState};
 
 /// What a line of the list stands for.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -16,10 +16,10 @@ use crossterm::event::{KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use ratatui::layout::Size;
 use ratatui_textarea::{TextArea, WrapMode};
 
-use crate::api::chat::notice::Notice;
-use crate::api::chat::{Contact, ContactState, Conversation, Member, Message, Profile};
 use crate::words::Zone;
 use dialog::Dialog;
+use dunlin_proto::chat::notice::Notice;
+use dunlin_proto::chat::{Contact, ContactState, Conversation, Member, Message, Profile};
 pub use list::Row;
 use thread::Thread;
 pub use thread::{PAGE_MESSAGES, Page};
@@ -109,6 +109,8 @@ pub enum Answer {
     Contact(Contact),
     /// The request of this account is gone.
     Refused(String),
+    /// This account is not blocked any more, and nothing else either.
+    Unblocked(String),
     /// A group that was made or joined.
     Entered(Conversation),
     /// A conversation as it is now.
@@ -500,10 +502,13 @@ impl Screen {
             Answer::Sent(message) => self.message_added(message),
             Answer::Contact(contact) => self.contact_answered(contact, asked),
             Answer::Refused(contact) => {
-                self.contacts.remove(&contact);
-                self.close_dialog(asked);
-                self.select_something();
+                self.contact_gone(&contact, asked);
                 self.told = Some("The request is gone. They are not told.".to_owned());
+            }
+            Answer::Unblocked(contact) => {
+                self.contact_gone(&contact, asked);
+                self.told =
+                    Some("Not blocked any more. To talk again, one of you asks the other.".to_owned());
             }
             Answer::Entered(conversation) => {
                 let row = Row::Conversation(conversation.id.clone());
@@ -523,6 +528,12 @@ impl Screen {
             }
             Answer::Link { .. } | Answer::Members(_) | Answer::Why(_) => self.dialog_answered(answer),
         }
+    }
+
+    fn contact_gone(&mut self, contact: &str, asked: bool) {
+        self.contacts.remove(contact);
+        self.close_dialog(asked);
+        self.select_something();
     }
 
     fn contact_answered(&mut self, contact: Contact, asked: bool) {

@@ -3,8 +3,8 @@ use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 
 use super::*;
-use crate::api::chat::{ConversationKind, Invitation, MessageKind, MessageState};
 use crate::output::turns_direction;
+use dunlin_proto::chat::{ConversationKind, Invitation, MessageKind, MessageState};
 
 /// Tuesday, 24 November 2026, 14:03 in the zone of the tests.
 const NOON_MS: i64 = 1_795_525_380_000;

@@ -6,8 +6,8 @@ use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::wrap::wrap;
-use crate::api::chat::{Message, MessageKind};
 use crate::words::{self, Zone};
+use dunlin_proto::chat::{Message, MessageKind};
 
 /// Messages in one page.
 pub const PAGE_MESSAGES: u32 = 100;

@@ -11,10 +11,10 @@ use unicode_width::UnicodeWidthStr;
 use super::dialog::{Card, Dialog, Invite, Question, Wanted};
 use super::wrap::{shorten, wrap};
 use super::{Focus, Row, Screen};
-use crate::api::chat::{Contact, ContactState, Conversation, ConversationKind, Member};
 use crate::output::harmless;
 use crate::qr::{QUIET_MAX, QUIET_MIN, Qr};
 use crate::words::{self, Zone};
+use dunlin_proto::chat::{Contact, ContactState, Conversation, ConversationKind, Member};
 
 /// Narrower than this, the list and the conversation take turns.
 const TWO_PANES_COLUMNS_MIN: u16 = 60;
