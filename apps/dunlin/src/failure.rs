@@ -69,6 +69,7 @@ impl Failure {
     }
 
     /// What scripts see.
+    #[cfg(test)]
     pub fn exit(&self) -> Exit {
         self.exit
     }

@@ -173,7 +173,10 @@ impl Home {
             clear(&path);
             return Ok(SocketPlace { path, _instead: None });
         }
-        let instead = tempfile::Builder::new()
+        let mut instead = tempfile::Builder::new();
+        #[cfg(unix)]
+        instead.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        let instead = instead
             .prefix("dunlin-")
             .tempdir()
             .map_err(|error| Failure::disk("Making a directory for the socket", &error))?;
@@ -316,6 +319,7 @@ mod tests {
         home.prepare().unwrap();
         let socket = home.socket_place().unwrap();
         assert!(socket.path().as_os_str().len() <= SOCKET_PATH_BYTES_MAX);
+        assert!(!socket.path().starts_with(home.path()));
         let (_place, short) = self::home();
         assert!(short.socket_place().unwrap().path().starts_with(short.path()));
     }

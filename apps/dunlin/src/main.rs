@@ -26,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use cli::{Cli, Command, NodeOptions};
@@ -36,7 +37,7 @@ use home::Home;
 use output::Output;
 
 /// What is logged unless the user wants more: what they should know about and do nothing without.
-const LOG_FILTER: &str = "warn";
+const LOG_LEVEL: &str = "warn";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -104,13 +105,17 @@ async fn chat(home: &Home, options: &NodeOptions) -> Result<(), Failure> {
     shown
 }
 
-/// Logs what the filter lets through.
+/// Logs what the filter lets through. A level alone is meant for Dunlin: libraries below it log addresses
+/// and peer ids at every level, so whoever wants those names them.
 fn log_to(writer: BoxMakeWriter, filter: Option<&str>) -> Result<(), Failure> {
-    let filter = EnvFilter::try_new(filter.unwrap_or(LOG_FILTER)).map_err(|error| {
-        Failure::new(
-            Exit::Usage,
-            format!("This is no log filter: {error}. One looks like info or dunlin_node=debug."),
-        )
+    let filter = filter.unwrap_or(LOG_LEVEL);
+    let directives = match filter.parse::<LevelFilter>() {
+        Ok(level) => format!("dunlin={level}"),
+        Err(_) => filter.to_owned(),
+    };
+    let filter = EnvFilter::try_new(directives).map_err(|error| {
+        let told = format!("This is no log filter: {error}. One looks like info, or like dunlin_node=debug.");
+        Failure::new(Exit::Usage, told)
     })?;
     tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).init();
     Ok(())

@@ -206,8 +206,10 @@ fn a_request_can_be_refused() {
     ben.refused(exit::NOT_FOUND, &["contact", "accept", "Ann"]);
     ben.refused(exit::NOT_FOUND, &["send", "Ann", "hello"]);
     ann.wait_contact("Ben", "sent");
-    let told = ann.refused(exit::REFUSED, &["send", "Ben", "hello"]);
-    assert!(!told.is_empty());
+    // They are not told: what they write waits.
+    assert_eq!(ann.json(&["send", "Ben", "hello"])["state"], "kept");
+    assert!(ann.text(&["why", "Ben"]).contains("not answered"));
+    assert!(ben.lines(&["contact", "list"]).is_empty());
 }
 
 #[test]
