@@ -21,6 +21,15 @@
 //! assert_eq!(store.get(NAMES, b"a")?, Some(b"alice".to_vec()));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! - A synced commit that returned is there after a crash; any other is there as a whole or not at all. A deferred
+//!   one is there with the next synced one, or when the store is closed.
+//! - [`RedbStore::settle`], called when the app goes quiet, makes opening after a crash as quick as after a clean
+//!   end. Without it, opening reads the store once.
+//! - A full or failing disk is an error of the one call; the store opens itself again and goes on.
+//! - What changed on the disk is an error, never a wrong row. What the files look like, and what they do not
+//!   protect against, is in `docs/formats/store.md`.
+//! - [`faults`] has the disk for tests and simulations: it fails, fills up and loses power on request.
 
 mod dir;
 mod disk;
