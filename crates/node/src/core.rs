@@ -135,7 +135,7 @@ impl<A: App + Send + 'static> Core<A> {
         let presence = Presence::default();
         let mut core =
             Self { store, profile, host, make_app, engine, app, presence, performer, serving, events, notices };
-        core.serving.update(&mut core.engine);
+        core.update_serving();
         core.tell_notices();
         Ok(core)
     }
@@ -216,13 +216,20 @@ impl<A: App + Send + 'static> Core<A> {
         for call in outcome.calls {
             call.answer(Ok(()));
         }
-        self.serving.update(&mut self.engine);
+        self.update_serving();
         for event in outcome.events {
             // Nobody has to watch.
             let _ = self.events.send(event);
         }
         self.tell_notices();
         self.perform_actions().await;
+    }
+
+    /// Lets the host serve those who have shown a group since the last step.
+    fn update_serving(&mut self) {
+        for peer in self.serving.update(&mut self.engine) {
+            self.performer.look_again(&peer);
+        }
     }
 
     fn tell_notices(&mut self) {
@@ -233,9 +240,6 @@ impl<A: App + Send + 'static> Core<A> {
 
     async fn perform_actions(&mut self) {
         while let Some(action) = self.engine.poll_action() {
-            if let Action::Subscribe { .. } | Action::Unsubscribe { .. } = &action {
-                tracing::trace!("topics change");
-            }
             self.performer.perform(action).await;
         }
     }
@@ -344,7 +348,7 @@ impl<A: App + Send + 'static> Core<A> {
             tracing::warn!(%error, "the store still does not take anything");
             return;
         }
-        self.serving.update(&mut self.engine);
+        self.update_serving();
         self.tell_notices();
         self.perform_actions().await;
     }

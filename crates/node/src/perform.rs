@@ -82,6 +82,13 @@ impl Performer {
         tokio::spawn(converse(id, exchange, frames, self.inputs.clone()));
     }
 
+    /// Looks again for the blocks that a peer asked for in vain.
+    pub fn look_again(&self, peer: &PeerId) {
+        if let Some(peer) = ipfs_peer(peer) {
+            self.ipfs.look_again(&peer);
+        }
+    }
+
     /// Ends all contact-request streams: the engine that spoke on them is gone.
     pub fn forget_exchanges(&mut self) {
         self.exchanges.clear();

@@ -28,11 +28,14 @@ impl Serving {
         Self { store, allowed: RwLock::default() }
     }
 
-    /// Takes over from the engine who speaks for which groups.
-    pub fn update(&self, engine: &mut Engine) {
-        if let Some(allowed) = engine.served_logs_if_changed() {
-            *self.allowed.write().unwrap_or_else(PoisonError::into_inner) = allowed;
-        }
+    /// Takes over from the engine who speaks for which groups. Returns the hosts that may have more than
+    /// before: what they asked for in vain has to be looked at again.
+    pub fn update(&self, engine: &mut Engine) -> Vec<PeerId> {
+        let Some(now) = engine.served_logs_if_changed() else { return Vec::new() };
+        let mut allowed = self.allowed.write().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *allowed, now);
+        let changed = allowed.iter().filter(|(peer, logs)| before.get(*peer) != Some(*logs));
+        changed.map(|(peer, _)| peer.clone()).collect()
     }
 
     fn logs_of(&self, peer: &dunlin_ipfs::PeerId) -> Option<Vec<LogTag>> {

@@ -1,0 +1,245 @@
+//! What two `dunlin node` processes do on loopback, seen through `ProtocolService`.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use dunlin_node::rpc::protocol::protocol_service_client::ProtocolServiceClient;
+use dunlin_proto::protocol as api;
+use tonic::transport::Channel;
+
+use crate::figures::Figures;
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// How long a process may take for anything before the benchmark gives up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// One running node and a client of it.
+struct Process {
+    child: Child,
+    client: ProtocolServiceClient<Channel>,
+    address: String,
+}
+
+impl Process {
+    async fn start(dir: &Path, connect: Option<&str>) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut command = Command::new(program()?);
+        command.args(["--data-dir"]).arg(dir).arg("node");
+        command.args(["--name", "bench", "--grpc", "127.0.0.1:0", "--listen", "/ip4/127.0.0.1/tcp/0"]);
+        if let Some(address) = connect {
+            command.args(["--connect", address]);
+        }
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let output = child.stdout.take().ok_or("the node has no output")?;
+        let mut line = String::new();
+        BufReader::new(output).read_line(&mut line)?;
+        let ready: serde_json::Value = serde_json::from_str(&line)?;
+        let grpc = ready["grpc"].as_str().ok_or("the node tells no address")?;
+        let grpc = grpc.strip_prefix("http://").unwrap_or(grpc);
+        let address = ready["listen"][0].as_str().ok_or("the node does not listen")?.to_owned();
+        let client = ProtocolServiceClient::connect(format!("http://{grpc}")).await?;
+        Ok(Self { child, client, address })
+    }
+
+    fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends the process as a user would.
+    fn stop(mut self) -> Outcome {
+        let ended = Command::new("kill").arg(self.id().to_string()).status()?;
+        assert!(ended.success(), "the process could be told to end");
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended cannot be ended.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The program, beside this one.
+fn program() -> Result<PathBuf, Box<dyn std::error::Error>> {
+    let beside = std::env::current_exe()?.with_file_name("dunlin");
+    if !beside.exists() {
+        return Err(format!("build the program first: {} is not there", beside.display()).into());
+    }
+    Ok(beside)
+}
+
+/// Send to received, one message at a time, and what an idle node costs.
+pub(crate) fn live(figures: &mut Figures) -> Outcome {
+    run(live_between_two(figures))
+}
+
+async fn live_between_two(figures: &mut Figures) -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let mut bob = Process::start(&dir.path().join("bob"), None).await?;
+    let mut alice = Process::start(&dir.path().join("alice"), Some(&bob.address)).await?;
+    let group = befriend(&mut alice, &mut bob).await?;
+
+    let request = api::group_message_list::Request { group_pk: group.clone(), since_now: true, ..Default::default() };
+    let mut received = bob.client.group_message_list(request).await?.into_inner();
+    let count = 2_000;
+    let mut times = Vec::with_capacity(count);
+    for number in 0..count {
+        let payload = format!("message {number}").into_bytes();
+        let begun = Instant::now();
+        let request = api::app_message_send::Request { group_pk: group.clone(), payload: payload.clone() };
+        alice.client.app_message_send(request).await?;
+        while let Some(event) = received.message().await? {
+            if event.message == payload {
+                break;
+            }
+        }
+        times.push(begun.elapsed());
+    }
+    times.sort_unstable();
+    let at = |share: f64| times.get((count as f64 * share) as usize).copied().unwrap_or_default();
+    figures.time("send to received, p50", at(0.50), Duration::from_millis(3));
+    figures.time("send to received, p99", at(0.99), Duration::from_millis(10));
+
+    // Announcements are repeated for some seconds; an idle node is one in which that has ended.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let span = Duration::from_secs(20);
+    let before = wakeups(bob.id());
+    tokio::time::sleep(span).await;
+    let rate = wakeups(bob.id()).saturating_sub(before) as f64 / span.as_secs_f64();
+    figures.number("idle, one peer: wake-ups a second", rate, 5.0);
+    figures.mebibytes("idle, one peer: resident memory", resident_bytes(bob.id()), 40.0);
+    alice.stop()?;
+    bob.stop()
+}
+
+/// A member who was away gets 10,000 messages.
+pub(crate) fn catch_up(figures: &mut Figures) -> Outcome {
+    run(catch_up_after_absence(figures))
+}
+
+async fn catch_up_after_absence(figures: &mut Figures) -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let away = dir.path().join("bob");
+    let mut bob = Process::start(&away, None).await?;
+    let mut alice = Process::start(&dir.path().join("alice"), Some(&bob.address)).await?;
+    let group = befriend(&mut alice, &mut bob).await?;
+    bob.stop()?;
+
+    let count = 10_000;
+    let begun = Instant::now();
+    let mut sending = tokio::task::JoinSet::new();
+    for sender in 0..8 {
+        let (mut client, group) = (alice.client.clone(), group.clone());
+        sending.spawn(async move {
+            for number in 0..count / 8 {
+                let payload = format!("message {sender} {number}").into_bytes();
+                let request = api::app_message_send::Request { group_pk: group.clone(), payload };
+                client.app_message_send(request).await?;
+            }
+            Ok::<(), tonic::Status>(())
+        });
+    }
+    while let Some(sent) = sending.join_next().await {
+        sent??;
+    }
+    figures.rate("send with nobody there, 8 callers", count, begun.elapsed(), 0.0);
+
+    let begun = Instant::now();
+    let mut bob = Process::start(&away, Some(&alice.address)).await?;
+    activate(&mut bob, &group).await?;
+    let request = api::group_message_list::Request { group_pk: group.clone(), ..Default::default() };
+    let mut received = bob.client.group_message_list(request).await?.into_inner();
+    let mut seen = 0;
+    while seen < count {
+        received.message().await?.ok_or("the list ended")?;
+        seen += 1;
+    }
+    figures.time("catch up on 10,000 messages, process start included", begun.elapsed(), Duration::from_secs(4));
+    figures.mebibytes("  peak resident memory", peak_bytes(bob.id()), 80.0);
+    bob.stop()?;
+    alice.stop()
+}
+
+/// Makes contacts of two nodes; gives the group that they share, ready for messages.
+async fn befriend(alice: &mut Process, bob: &mut Process) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+    let alice_pk = alice.client.service_get_configuration(api::service_get_configuration::Request {}).await?;
+    let alice_pk = alice_pk.into_inner().account_pk;
+    let encoded = bob.client.share_contact(api::share_contact::Request {}).await?.into_inner().encoded_contact;
+    let decoded = bob.client.decode_contact(api::decode_contact::Request { encoded_contact: encoded }).await?;
+    let contact = decoded.into_inner().contact.ok_or("no contact came")?;
+    let bob_pk = contact.pk.clone();
+    let request = api::contact_request_send::Request { contact: Some(contact), own_metadata: Vec::new() };
+    alice.client.contact_request_send(request).await?;
+    let deadline = Instant::now() + PATIENCE;
+    while bob
+        .client
+        .contact_request_accept(api::contact_request_accept::Request { contact_pk: alice_pk.clone() })
+        .await
+        .is_err()
+    {
+        if Instant::now() > deadline {
+            return Err("no contact request arrived".into());
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let request = api::group_info::Request { contact_pk: bob_pk, ..Default::default() };
+    let info = alice.client.group_info(request).await?.into_inner();
+    let group = info.group.ok_or("no group came")?.public_key;
+    activate(alice, &group).await?;
+    activate(bob, &group).await?;
+    // The first message that is read proves that keys were exchanged.
+    let request = api::group_message_list::Request { group_pk: group.clone(), ..Default::default() };
+    let mut received = bob.client.group_message_list(request).await?.into_inner();
+    loop {
+        let request = api::app_message_send::Request { group_pk: group.clone(), payload: b"hello".to_vec() };
+        alice.client.app_message_send(request).await?;
+        if let Ok(Ok(Some(_))) = tokio::time::timeout(Duration::from_millis(500), received.message()).await {
+            return Ok(group);
+        }
+        if Instant::now() > deadline {
+            return Err("no message arrived".into());
+        }
+    }
+}
+
+async fn activate(process: &mut Process, group: &[u8]) -> Outcome {
+    let request = api::activate_group::Request { group_pk: group.to_vec(), local_only: false };
+    process.client.activate_group(request).await?;
+    Ok(())
+}
+
+fn run(part: impl Future<Output = Outcome>) -> Outcome {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(part)
+}
+
+/// The resident memory of a process, from `/proc`; zero where there is none.
+pub(crate) fn resident_bytes(process: u32) -> u64 {
+    kibibytes(process, "VmRSS:") * 1024
+}
+
+fn peak_bytes(process: u32) -> u64 {
+    kibibytes(process, "VmHWM:") * 1024
+}
+
+fn kibibytes(process: u32, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    number(&status, field)
+}
+
+/// How often the threads of a process waited and were woken up.
+fn wakeups(process: u32) -> u64 {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{process}/task")) else { return 0 };
+    let of = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("status")).ok();
+    threads.flatten().filter_map(of).map(|status| number(&status, "voluntary_ctxt_switches:")).sum()
+}
+
+fn number(status: &str, field: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
+    line.and_then(|rest| rest.split_whitespace().next()).and_then(|text| text.parse().ok()).unwrap_or(0)
+}
