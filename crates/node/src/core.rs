@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use dunlin_base::kv::{CommitError, Durability, ReadError, Store, Tx};
 use dunlin_base::{EntryId, PeerId, Time};
-use dunlin_wesh::engine::{Action, App, Ctx, Engine, Event, ExchangeId, OpenError};
+use dunlin_wesh::engine::{App, Ctx, Engine, Event, ExchangeId, OpenError};
 use dunlin_wesh::profile::Profile;
 use rand_core::OsRng;
 use tokio::sync::{broadcast, mpsc};
