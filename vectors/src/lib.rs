@@ -9,7 +9,9 @@ pub mod registry;
 pub mod report;
 
 mod go_log;
+mod go_messages;
 mod messenger_links;
+mod secp256k1;
 mod wesh_contacts;
 mod wesh_handshake;
 mod wesh_heads;

@@ -27,7 +27,7 @@ impl Session<'_, '_> {
     /// Computes again what an entry inherits from its parents, and tells its children if it changed.
     pub(crate) fn rescale(&mut self, id: EntryId) -> Result<(), ReadError> {
         let Some((mut held, mut place)) = self.tag.joined(self.tx, id)? else { return Ok(()) };
-        let parents = self.parents_of(&held)?;
+        let parents = self.parents(&held)?;
         let (height, is_tainted) = (parents.height(), parents.are_tainted());
         if (height, is_tainted) == (place.height, place.is_tainted) {
             return Ok(());
@@ -48,9 +48,6 @@ impl Session<'_, '_> {
         self.tag.put_held(self.tx, id, &held);
         self.batch.reordered = true;
         self.agenda.push(Work::Spread(id), None);
-        if before != after {
-            self.judge_later();
-        }
         Ok(())
     }
 }

@@ -197,6 +197,7 @@ impl Log {
         if session.meta.agenda == [0; 3] {
             return Ok(JoinedBatch::default());
         }
+        self.outlook = None;
         session.work(limit, &mut self.lately)?;
         Ok(session.end()?.0)
     }

@@ -186,7 +186,8 @@ impl<'t, 's> Session<'t, 's> {
         })
     }
 
-    fn parents(&self, held: &Held) -> Result<Parents, ReadError> {
+    /// The parents of an entry as they are now.
+    pub(crate) fn parents(&self, held: &Held) -> Result<Parents, ReadError> {
         let mut parents = Parents::default();
         for parent in &held.next {
             match self.tag.joined(self.tx, *parent)? {
@@ -197,12 +198,10 @@ impl<'t, 's> Session<'t, 's> {
         Ok(parents)
     }
 
-    /// Accepted parents stop being heads.
+    /// Parents of an accepted entry are heads no longer, if they were.
     fn unhead(&mut self, parents: &Parents) -> Result<(), ReadError> {
-        for (id, held, place) in &parents.here {
-            if held.accepted().is_some() {
-                self.remove_head(Position { height: place.height, id: *id })?;
-            }
+        for (id, _, place) in &parents.here {
+            self.remove_head(Position { height: place.height, id: *id })?;
         }
         Ok(())
     }
@@ -291,13 +290,6 @@ impl Parents {
             None => (0..=1).contains(&child.time),
         };
         if fits { ClockReport::Fits } else { ClockReport::Odd }
-    }
-}
-
-impl Session<'_, '_> {
-    /// The parents of an entry as they are now.
-    pub(crate) fn parents_of(&self, held: &Held) -> Result<Parents, ReadError> {
-        self.parents(held)
     }
 }
 
