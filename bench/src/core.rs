@@ -94,7 +94,9 @@ pub(crate) fn append(figures: &mut Figures) -> Outcome {
 pub(crate) fn join(figures: &mut Figures) -> Outcome {
     let count = 10_000;
     let blocks = blocks(count)?;
-    for (what, newest_first) in [("join 10,000 entries, oldest first", false), ("join 10,000 entries, newest first", true)] {
+    for (what, newest_first) in
+        [("join 10,000 entries, oldest first", false), ("join 10,000 entries, newest first", true)]
+    {
         let (mut log, _) = log_and_writer();
         let store = MemoryStore::default();
         let mut order: Vec<_> = blocks.iter().collect();

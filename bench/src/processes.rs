@@ -84,7 +84,8 @@ async fn live_between_two(figures: &mut Figures) -> Outcome {
     let mut alice = Process::start(&dir.path().join("alice"), Some(&bob.address)).await?;
     let group = befriend(&mut alice, &mut bob).await?;
 
-    let request = api::group_message_list::Request { group_pk: group.clone(), since_now: true, ..Default::default() };
+    let request =
+        api::group_message_list::Request { group_pk: group.clone(), since_now: true, ..Default::default() };
     let mut received = bob.client.group_message_list(request).await?.into_inner();
     let count = 2_000;
     let mut times = Vec::with_capacity(count);
@@ -159,7 +160,11 @@ async fn catch_up_after_absence(figures: &mut Figures) -> Outcome {
         received.message().await?.ok_or("the list ended")?;
         seen += 1;
     }
-    figures.time("catch up on 10,000 messages, process start included", begun.elapsed(), Duration::from_secs(4));
+    figures.time(
+        "catch up on 10,000 messages, process start included",
+        begun.elapsed(),
+        Duration::from_secs(4),
+    );
     figures.mebibytes("  peak resident memory", peak_bytes(bob.id()), 80.0);
     bob.stop()?;
     alice.stop()
@@ -169,8 +174,10 @@ async fn catch_up_after_absence(figures: &mut Figures) -> Outcome {
 async fn befriend(alice: &mut Process, bob: &mut Process) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
     let alice_pk = alice.client.service_get_configuration(api::service_get_configuration::Request {}).await?;
     let alice_pk = alice_pk.into_inner().account_pk;
-    let encoded = bob.client.share_contact(api::share_contact::Request {}).await?.into_inner().encoded_contact;
-    let decoded = bob.client.decode_contact(api::decode_contact::Request { encoded_contact: encoded }).await?;
+    let encoded =
+        bob.client.share_contact(api::share_contact::Request {}).await?.into_inner().encoded_contact;
+    let decoded =
+        bob.client.decode_contact(api::decode_contact::Request { encoded_contact: encoded }).await?;
     let contact = decoded.into_inner().contact.ok_or("no contact came")?;
     let bob_pk = contact.pk.clone();
     let request = api::contact_request_send::Request { contact: Some(contact), own_metadata: Vec::new() };

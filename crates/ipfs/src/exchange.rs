@@ -78,7 +78,10 @@ impl Exchange {
     pub fn split(self) -> (ExchangeReader, ExchangeWriter) {
         let (reading, writing) = self.stream.split();
         let place = self._place.map(Arc::new);
-        (ExchangeReader { stream: reading, _place: place.clone() }, ExchangeWriter { stream: writing, _place: place })
+        (
+            ExchangeReader { stream: reading, _place: place.clone() },
+            ExchangeWriter { stream: writing, _place: place },
+        )
     }
 }
 

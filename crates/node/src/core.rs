@@ -133,8 +133,19 @@ impl<A: App + Send + 'static> Core<A> {
     ) -> Result<Self, CoreError> {
         let (engine, app) = open_engine(&store, profile, &host, &make_app)?;
         let presence = Presence::default();
-        let mut core =
-            Self { store, profile, host, make_app, engine, app, presence, performer, serving, events, notices };
+        let mut core = Self {
+            store,
+            profile,
+            host,
+            make_app,
+            engine,
+            app,
+            presence,
+            performer,
+            serving,
+            events,
+            notices,
+        };
         core.update_serving();
         core.tell_notices();
         Ok(core)

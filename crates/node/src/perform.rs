@@ -35,7 +35,8 @@ pub(crate) struct Performer {
 }
 
 /// Puts what happened on the network before the core.
-pub(crate) type InputSender = std::sync::Arc<dyn Fn(NetworkInput) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
+pub(crate) type InputSender =
+    std::sync::Arc<dyn Fn(NetworkInput) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
 
 enum Outgoing {
     Frame(Vec<u8>),

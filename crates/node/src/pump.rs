@@ -102,12 +102,16 @@ mod tests {
 
     #[test]
     fn only_private_addresses_are_local() {
-        for local in ["/ip4/127.0.0.1/tcp/1", "/ip4/192.168.1.2/udp/1/quic-v1", "/ip6/::1/tcp/1", "/ip6/fe80::1/tcp/1"] {
+        for local in
+            ["/ip4/127.0.0.1/tcp/1", "/ip4/192.168.1.2/udp/1/quic-v1", "/ip6/::1/tcp/1", "/ip6/fe80::1/tcp/1"]
+        {
             assert!(is_local(&local.parse().unwrap()), "{local}");
         }
         let relay = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
         let relayed = format!("/ip4/127.0.0.1/tcp/1/p2p/{relay}/p2p-circuit");
-        for far in ["/ip4/203.0.113.9/tcp/1", "/ip6/2001:db8::1/tcp/1", "/dns4/example.org/tcp/1", relayed.as_str()] {
+        for far in
+            ["/ip4/203.0.113.9/tcp/1", "/ip6/2001:db8::1/tcp/1", "/dns4/example.org/tcp/1", relayed.as_str()]
+        {
             assert!(!is_local(&far.parse().unwrap()), "{far}");
         }
     }

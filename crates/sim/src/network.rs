@@ -19,26 +19,62 @@ const FETCH_PATIENCE: Span = Span::from_secs(5);
 pub(crate) enum Parcel {
     Connected,
     Disconnected,
-    TopicJoined { topic: String },
-    TopicLeft { topic: String },
-    TakesRequests { takes: bool },
-    Gossip { topic: String, data: Vec<u8> },
-    Heads { data: Vec<u8> },
-    Records { data: Vec<u8> },
-    Want { entry: EntryId },
-    Block { entry: EntryId, block: Vec<u8> },
-    BlockMissing { entry: EntryId },
+    TopicJoined {
+        topic: String,
+    },
+    TopicLeft {
+        topic: String,
+    },
+    TakesRequests {
+        takes: bool,
+    },
+    Gossip {
+        topic: String,
+        data: Vec<u8>,
+    },
+    Heads {
+        data: Vec<u8>,
+    },
+    Records {
+        data: Vec<u8>,
+    },
+    Want {
+        entry: EntryId,
+    },
+    Block {
+        entry: EntryId,
+        block: Vec<u8>,
+    },
+    BlockMissing {
+        entry: EntryId,
+    },
     /// The other end opens a stream, which it calls `theirs`.
-    Open { theirs: ExchangeId },
-    Opened { id: ExchangeId },
-    Frame { id: ExchangeId, frame: Vec<u8> },
-    Closed { id: ExchangeId },
+    Open {
+        theirs: ExchangeId,
+    },
+    Opened {
+        id: ExchangeId,
+    },
+    Frame {
+        id: ExchangeId,
+        frame: Vec<u8>,
+    },
+    Closed {
+        id: ExchangeId,
+    },
 }
 
 impl Parcel {
     /// Whether it is of a kind that a network may lose without the connection ending.
     fn may_be_lost(&self) -> bool {
-        matches!(self, Self::Gossip { .. } | Self::Heads { .. } | Self::Records { .. } | Self::Want { .. } | Self::Block { .. })
+        matches!(
+            self,
+            Self::Gossip { .. }
+                | Self::Heads { .. }
+                | Self::Records { .. }
+                | Self::Want { .. }
+                | Self::Block { .. }
+        )
     }
 
     /// Whether it is of a kind that may arrive twice.
@@ -125,7 +161,8 @@ impl Network {
         if !connected {
             // What is on its way is lost with the connection.
             self.on_the_way.retain(|_, sent| {
-                (sent.from.min(sent.to), sent.from.max(sent.to)) != pair || matches!(sent.parcel, Parcel::BlockMissing { .. })
+                (sent.from.min(sent.to), sent.from.max(sent.to)) != pair
+                    || matches!(sent.parcel, Parcel::BlockMissing { .. })
             });
             return self.connected.remove(&pair);
         }
@@ -151,7 +188,10 @@ impl Network {
             let patient = now + FETCH_PATIENCE;
             match parcel {
                 Parcel::Want { entry } => {
-                    self.put(patient, Delivery { from: to, to: from, parcel: Parcel::BlockMissing { entry } });
+                    self.put(
+                        patient,
+                        Delivery { from: to, to: from, parcel: Parcel::BlockMissing { entry } },
+                    );
                 }
                 Parcel::Block { entry, .. } => {
                     self.put(patient, Delivery { from, to, parcel: Parcel::BlockMissing { entry } });
@@ -160,7 +200,8 @@ impl Network {
             }
             return;
         }
-        let times = if parcel.may_be_doubled() && self.chance.happens(self.faults.duplication) { 2 } else { 1 };
+        let times =
+            if parcel.may_be_doubled() && self.chance.happens(self.faults.duplication) { 2 } else { 1 };
         for _ in 0..times {
             let delay = Span::from_millis(self.chance.below(self.faults.delay_ms.max(1)));
             let mut arrives = now + delay;

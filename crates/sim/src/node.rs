@@ -175,11 +175,7 @@ impl Node {
 
     /// One input and its commit, as the shell of a real node does it. `None` when the device is off, or when
     /// the commit failed; it was opened again then, and has to be told who is connected.
-    pub fn step<R>(
-        &mut self,
-        now: Time,
-        input: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> R,
-    ) -> Step<R> {
+    pub fn step<R>(&mut self, now: Time, input: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> R) -> Step<R> {
         let clock = self.clock(now);
         let Some(running) = &mut self.running else { return Step::Off };
         let store = running.store.clone();

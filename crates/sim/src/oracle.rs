@@ -147,7 +147,14 @@ impl Oracle {
         self.blocked.insert((node, account));
     }
 
-    pub fn note_written(&mut self, by: NodeNumber, node: &Node, group: &GroupId, entry: EntryId, text: Vec<u8>) {
+    pub fn note_written(
+        &mut self,
+        by: NodeNumber,
+        node: &Node,
+        group: &GroupId,
+        entry: EntryId,
+        text: Vec<u8>,
+    ) {
         match node.look(|read, engine| engine.message(read, group, &entry)) {
             Some(Ok(Some(message))) => {
                 let counter = message.counter;
@@ -167,9 +174,10 @@ impl Oracle {
     pub fn judge(&mut self, nodes: &[Node]) {
         let groups: BTreeSet<GroupId> = self.written.values().map(|written| written.group).collect();
         for group in groups {
-            let members = nodes.iter().enumerate().filter(|(_, node)| {
-                node.engine().is_some_and(|engine| engine.is_active(&group))
-            });
+            let members = nodes
+                .iter()
+                .enumerate()
+                .filter(|(_, node)| node.engine().is_some_and(|engine| engine.is_active(&group)));
             let members: Vec<_> = members.collect();
             for (number, node) in &members {
                 self.judge_shown(*number, node, &group);
@@ -222,7 +230,12 @@ impl Oracle {
         }
     }
 
-    fn judge_agreement(&mut self, (a, one): (NodeNumber, &Node), (b, other): (NodeNumber, &Node), group: &GroupId) {
+    fn judge_agreement(
+        &mut self,
+        (a, one): (NodeNumber, &Node),
+        (b, other): (NodeNumber, &Node),
+        group: &GroupId,
+    ) {
         let order = |node: &Node| node.look(|read, engine| engine.log_digest(read, group));
         match (order(one), order(other)) {
             (Some(Ok(left)), Some(Ok(right))) if left == right => {}
@@ -237,7 +250,9 @@ impl Oracle {
 
     fn judge_blocks(&mut self, nodes: &[Node]) {
         for (number, account) in self.blocked.clone() {
-            let state = nodes.get(number).and_then(|node| node.look(|read, engine| engine.contact_state(read, &account)));
+            let state = nodes
+                .get(number)
+                .and_then(|node| node.look(|read, engine| engine.contact_state(read, &account)));
             if !matches!(state, Some(Ok(Some(ContactState::Blocked)))) {
                 self.violate(Violation::Unblocked { node: number });
             }

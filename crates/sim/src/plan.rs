@@ -55,6 +55,11 @@ impl Plan {
             commit: draw(250, 20),
         };
         let nodes = usize::try_from(draw(1000, 9)).unwrap_or(1).saturating_add(1);
-        Self { nodes, seconds: draw(1000, 60).saturating_add(30), talk: draw(1000, 900).saturating_add(100), faults }
+        Self {
+            nodes,
+            seconds: draw(1000, 60).saturating_add(30),
+            talk: draw(1000, 900).saturating_add(100),
+            faults,
+        }
     }
 }

@@ -162,7 +162,9 @@ impl World {
             node.commit_fault = faults.commit;
         }
         let due: Vec<_> = (0..self.nodes.len())
-            .filter(|number| self.nodes.get(*number).is_some_and(|node| node.back_at.is_some_and(|at| at <= self.now)))
+            .filter(|number| {
+                self.nodes.get(*number).is_some_and(|node| node.back_at.is_some_and(|at| at <= self.now))
+            })
             .collect();
         for number in due {
             self.start(number);
@@ -185,7 +187,8 @@ impl World {
 
     fn ask_somebody(&mut self, number: NodeNumber) {
         let other = self.any_node();
-        let contact = self.nodes.get(other).and_then(|node| node.look(|read, engine| engine.own_contact(read)));
+        let contact =
+            self.nodes.get(other).and_then(|node| node.look(|read, engine| engine.own_contact(read)));
         let Some(Ok(contact)) = contact else { return };
         // Asking oneself, or somebody twice, is refused, which is as it should be.
         self.input(number, move |ctx, engine| engine.request_contact(ctx, &contact, b"a name"));
@@ -205,7 +208,10 @@ impl World {
 
     fn make_group(&mut self, number: NodeNumber) {
         if let Some(Ok(group)) = self.input(number, |ctx, engine| engine.create_group(ctx)) {
-            let made = self.nodes.get(number).and_then(|node| node.look(|read, engine| engine.invitation(read, &group)));
+            let made = self
+                .nodes
+                .get(number)
+                .and_then(|node| node.look(|read, engine| engine.invitation(read, &group)));
             if let Some(Ok(invitation)) = made {
                 self.oracle.note_group(invitation);
             }
@@ -328,7 +334,10 @@ impl World {
 
     /// Answers a want as a host does: only for logs of groups of which the other showed something.
     fn serve(&mut self, from: NodeNumber, to: NodeNumber, peer: &PeerId, entry: EntryId) {
-        let block = self.nodes.get(to).and_then(|node| node.look(|read, engine| engine.block_for(read, peer, &entry)));
+        let block = self
+            .nodes
+            .get(to)
+            .and_then(|node| node.look(|read, engine| engine.block_for(read, peer, &entry)));
         let answer = match block {
             Some(Ok(Some(block))) => Parcel::Block { entry, block },
             _ => Parcel::BlockMissing { entry },
@@ -473,7 +482,8 @@ impl World {
     fn connect_all(&mut self) {
         for a in 0..self.nodes.len() {
             for b in a.saturating_add(1)..self.nodes.len() {
-                let reachable = [a, b].iter().all(|number| self.nodes.get(*number).is_some_and(Node::is_reachable));
+                let reachable =
+                    [a, b].iter().all(|number| self.nodes.get(*number).is_some_and(Node::is_reachable));
                 let connected = reachable && !self.network.is_split_between(a, b);
                 if !self.network.set_connected(a, b, connected) {
                     continue;
@@ -484,7 +494,8 @@ impl World {
                 } else {
                     self.network.tell(self.now, a, b, Parcel::Disconnected);
                     self.network.tell(self.now, b, a, Parcel::Disconnected);
-                    self.streams.retain(|(one, _), (other, _)| (*one, *other) != (a, b) && (*one, *other) != (b, a));
+                    self.streams
+                        .retain(|(one, _), (other, _)| (*one, *other) != (a, b) && (*one, *other) != (b, a));
                 }
             }
         }
@@ -520,7 +531,8 @@ impl World {
     }
 
     fn lose_streams_of(&mut self, number: NodeNumber) {
-        let lost: Vec<_> = self.streams.iter().filter(|((one, _), _)| *one == number).map(|(_, other)| *other).collect();
+        let lost: Vec<_> =
+            self.streams.iter().filter(|((one, _), _)| *one == number).map(|(_, other)| *other).collect();
         self.streams.retain(|(one, _), (other, _)| *one != number && *other != number);
         for (to, id) in lost {
             self.network.tell(self.now, number, to, Parcel::Closed { id });

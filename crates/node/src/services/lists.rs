@@ -8,9 +8,7 @@ use std::sync::Arc;
 use dunlin_base::kv::Direction;
 use dunlin_base::{EntryId, GroupId};
 use dunlin_log::Position;
-use dunlin_proto::protocol::{
-    EventContext, GroupMessageEvent, GroupMetadataEvent, MessageHeaders,
-};
+use dunlin_proto::protocol::{EventContext, GroupMessageEvent, GroupMetadataEvent, MessageHeaders};
 use dunlin_wesh::engine::{App, CommandError, Event, MessageEvent, MetadataEvent};
 use dunlin_wesh::errors::Code;
 use futures::Stream;
@@ -116,7 +114,9 @@ pub(super) async fn list<T: Item, A: App + Send + 'static>(
         .await
         .map_err(|error| status_of_list(&error))?;
     let (since, until) = match bounds {
-        (Some(None), _) | (_, Some(None)) => return Err(coded(&[Code::ErrInvalidRange], "that id is not in the log")),
+        (Some(None), _) | (_, Some(None)) => {
+            return Err(coded(&[Code::ErrInvalidRange], "that id is not in the log"));
+        }
         (since, until) => (since.flatten(), until.flatten()),
     };
     if let (Some(since), Some(until)) = (since, until)
@@ -180,7 +180,8 @@ async fn replay<T: Item, A: App + Send + 'static>(
         after = Some(last.position());
         for item in page {
             let position = item.position();
-            let inside = since.is_none_or(|since| position >= since) && until.is_none_or(|until| position <= until);
+            let inside =
+                since.is_none_or(|since| position >= since) && until.is_none_or(|until| position <= until);
             if !inside {
                 continue;
             }

@@ -30,7 +30,8 @@ impl<A: App + Send + 'static> Network<A> {
 
     /// Which of the connected hosts speak for a device of a contact or a group's member.
     async fn known(&self) -> Result<Vec<dunlin_base::PeerId>, Status> {
-        let speakers = self.node.view(|_, engine, _| Ok::<_, std::convert::Infallible>(engine.speakers())).await;
+        let speakers =
+            self.node.view(|_, engine, _| Ok::<_, std::convert::Infallible>(engine.speakers())).await;
         speakers.map_err(|error: CallError<_>| Status::unavailable(error.to_string()))
     }
 
@@ -70,7 +71,9 @@ impl<A: App + Send + 'static> NodeService for Network<A> {
         })?;
         let peer = self.finder().connect(address).await.map_err(|error| match &error {
             ConnectError::Own => refusal(Code::InvalidArgument, "address-own", error.to_string()),
-            ConnectError::TooMany => refusal(Code::ResourceExhausted, "too-many-addresses", error.to_string()),
+            ConnectError::TooMany => {
+                refusal(Code::ResourceExhausted, "too-many-addresses", error.to_string())
+            }
             ConnectError::Unreachable(_) | ConnectError::Stopped => {
                 refusal(Code::Unavailable, "peer-unreachable", error.to_string())
             }
@@ -78,7 +81,9 @@ impl<A: App + Send + 'static> NodeService for Network<A> {
         let info = self.node.network().peers().into_iter().find(|info| info.peer == peer);
         match info {
             Some(info) => Ok(Response::new(self.describe(info).await?)),
-            None => Err(refusal(Code::Unavailable, "peer-unreachable", "the peer closed the connection".into())),
+            None => {
+                Err(refusal(Code::Unavailable, "peer-unreachable", "the peer closed the connection".into()))
+            }
         }
     }
 

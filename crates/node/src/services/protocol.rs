@@ -90,8 +90,7 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         &self,
         _: Request<api::service_get_configuration::Request>,
     ) -> Answer<api::service_get_configuration::Reply> {
-        let (account, device) =
-            self.look(|_, engine| Ok((engine.account_id(), engine.device_id()))).await?;
+        let (account, device) = self.look(|_, engine| Ok((engine.account_id(), engine.device_id()))).await?;
         let state = |on: bool| match on {
             true => api::service_get_configuration::SettingState::Enabled,
             false => api::service_get_configuration::SettingState::Disabled,
@@ -269,7 +268,8 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
     ) -> Answer<api::app_message_send::Reply> {
         let request = request.into_inner();
         let group = group_id(&request.group_pk)?;
-        let entry = self.change(move |ctx, engine| engine.send_message(ctx, &group, &request.payload)).await?;
+        let entry =
+            self.change(move |ctx, engine| engine.send_message(ctx, &group, &request.payload)).await?;
         Ok(Response::new(api::app_message_send::Reply { cid: entry.cid_bytes().to_vec() }))
     }
 
@@ -305,10 +305,7 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         Ok(Response::new(list::<MessageEvent, A>(&self.node, range).await?))
     }
 
-    async fn group_info(
-        &self,
-        request: Request<api::group_info::Request>,
-    ) -> Answer<api::group_info::Reply> {
+    async fn group_info(&self, request: Request<api::group_info::Request>) -> Answer<api::group_info::Reply> {
         let request = request.into_inner();
         let reply = if !request.group_pk.is_empty() {
             let id = group_id(&request.group_pk)?;
@@ -495,10 +492,7 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         not_yet("DebugInspectGroupStore")
     }
 
-    async fn debug_group(
-        &self,
-        _: Request<api::debug_group::Request>,
-    ) -> Answer<api::debug_group::Reply> {
+    async fn debug_group(&self, _: Request<api::debug_group::Request>) -> Answer<api::debug_group::Reply> {
         not_yet("DebugGroup")
     }
 

@@ -15,7 +15,8 @@ pub trait App {
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn start(&mut self, ctx: &mut Ctx<'_, '_>, engine: &mut Engine) -> Result<(), dunlin_base::kv::ReadError>;
+    fn start(&mut self, ctx: &mut Ctx<'_, '_>, engine: &mut Engine)
+    -> Result<(), dunlin_base::kv::ReadError>;
 
     /// Takes one event.
     ///

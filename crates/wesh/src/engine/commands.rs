@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use dunlin_base::kv::{Direction, Read, ReadError};
 use dunlin_base::keys::KeyError;
+use dunlin_base::kv::{Direction, Read, ReadError};
 use dunlin_base::{EntryId, GroupId};
 use dunlin_log::{Entry, Position};
 
@@ -274,22 +274,12 @@ impl Engine {
             let opened = dunlin_orbitdb::operation::decode_value(entry.payload())
                 .and_then(|value| metadata::open(&active.group, &value).ok());
             let Some(event) = opened else { return ControlFlow::Continue(()) };
-            visit(MetadataEvent {
-                group: *group,
-                entry: position.id,
-                position,
-                event,
-                changes: Vec::new(),
-            })
+            visit(MetadataEvent { group: *group, entry: position.id, position, event, changes: Vec::new() })
         })?;
         Ok(())
     }
 
-    fn active_for_sending(
-        &self,
-        group: &GroupId,
-        payload: &[u8],
-    ) -> Result<&ActiveGroup, CommandError> {
+    fn active_for_sending(&self, group: &GroupId, payload: &[u8]) -> Result<&ActiveGroup, CommandError> {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(CommandError::TooLong { bytes: payload.len() });
         }

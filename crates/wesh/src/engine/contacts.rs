@@ -1,7 +1,7 @@
 //! Contacts: asking, answering, blocking.
 
-use dunlin_base::kv::{Read, ReadError};
 use dunlin_base::AccountId;
+use dunlin_base::kv::{Read, ReadError};
 
 use super::{CommandError, Ctx, Engine};
 use crate::contact::{Contact, ContactAction, ContactState, ContactStep, next_step};
@@ -32,7 +32,9 @@ impl Engine {
         let step = self.next_contact_step(ctx, &account, ContactAction::Enqueue)?;
         let own = &self.active(&self.account_group())?.own;
         let event = match step {
-            ContactStep::OutgoingEnqueued => MetadataKind::contact_enqueued(own, contact.clone(), own_metadata),
+            ContactStep::OutgoingEnqueued => {
+                MetadataKind::contact_enqueued(own, contact.clone(), own_metadata)
+            }
             step => contact_event(own, step, account),
         };
         self.write_contact_event(ctx, &event)
@@ -57,7 +59,11 @@ impl Engine {
     ///
     /// # Errors
     /// [`CommandError::Contact`] when there is no such request.
-    pub fn discard_contact(&mut self, ctx: &mut Ctx<'_, '_>, contact: &AccountId) -> Result<(), CommandError> {
+    pub fn discard_contact(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        contact: &AccountId,
+    ) -> Result<(), CommandError> {
         if self.take_request(ctx, contact)?.is_some() {
             return Ok(());
         }
@@ -78,7 +84,11 @@ impl Engine {
     ///
     /// # Errors
     /// [`CommandError::Contact`] unless it is blocked.
-    pub fn unblock_contact(&mut self, ctx: &mut Ctx<'_, '_>, contact: &AccountId) -> Result<(), CommandError> {
+    pub fn unblock_contact(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        contact: &AccountId,
+    ) -> Result<(), CommandError> {
         self.act_on_contact(ctx, contact, ContactAction::Unblock)
     }
 
@@ -117,7 +127,11 @@ impl Engine {
         self.write_contact_event(ctx, &event)
     }
 
-    fn write_contact_event(&mut self, ctx: &mut Ctx<'_, '_>, event: &MetadataKind) -> Result<(), CommandError> {
+    fn write_contact_event(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        event: &MetadataKind,
+    ) -> Result<(), CommandError> {
         let account = self.account_group();
         self.append_event(ctx, &account, event)?;
         self.finish(ctx)?;

@@ -175,9 +175,9 @@ fn encode(delivery: &Delivery) -> Vec<u8> {
 fn decode(row: &[u8]) -> Option<Delivery> {
     let (written, rest) = row.split_first_chunk::<8>()?;
     let written = Time::from_millis(u64::from_be_bytes(*written));
-    let sent = rest.split_first_chunk::<8>().map(|(at, device)| {
-        (Time::from_millis(u64::from_be_bytes(*at)), DeviceId::from_bytes(device).ok())
-    });
+    let sent = rest
+        .split_first_chunk::<8>()
+        .map(|(at, device)| (Time::from_millis(u64::from_be_bytes(*at)), DeviceId::from_bytes(device).ok()));
     Some(Delivery { written, sent })
 }
 

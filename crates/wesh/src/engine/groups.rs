@@ -157,7 +157,10 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn known_groups(&self, read: &dyn Read) -> Result<Vec<(GroupId, GroupKind, Option<AccountId>)>, ReadError> {
+    pub fn known_groups(
+        &self,
+        read: &dyn Read,
+    ) -> Result<Vec<(GroupId, GroupKind, Option<AccountId>)>, ReadError> {
         let rows = read.collect(tables::GROUPS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
         let known = rows.iter().filter_map(|(_, row)| GroupRow::decode(row));
         Ok(known.map(|row| (row.group.id(), row.group.kind(), row.contact)).collect())
@@ -254,7 +257,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn block_for(&self, read: &dyn Read, peer: &PeerId, entry: &EntryId) -> Result<Option<Vec<u8>>, ReadError> {
+    pub fn block_for(
+        &self,
+        read: &dyn Read,
+        peer: &PeerId,
+        entry: &EntryId,
+    ) -> Result<Option<Vec<u8>>, ReadError> {
         for active in self.groups.values().filter(|active| active.speakers.contains_key(peer)) {
             for kind in STORES {
                 if let Some(block) = dunlin_log::block_in(read, active.store(kind).log.tag(), *entry)? {
@@ -275,7 +283,11 @@ impl Engine {
         let mut digest = [0; 32];
         for kind in STORES {
             active.store(kind).log.walk(read, None, Direction::Ascending, &mut |position, _| {
-                digest = dunlin_base::kdf::sha256(&[&digest, &position.height.to_be_bytes(), position.id.digest()]);
+                digest = dunlin_base::kdf::sha256(&[
+                    &digest,
+                    &position.height.to_be_bytes(),
+                    position.id.digest(),
+                ]);
                 std::ops::ControlFlow::Continue(())
             })?;
         }
@@ -330,8 +342,7 @@ impl Engine {
         };
         let (metadata, messages) = (make(StoreKind::Metadata), make(StoreKind::Messages));
         let index = Index::new(&group, &self.keys, &own);
-        let active =
-            ActiveGroup { group, own, index, metadata, messages, speakers: BTreeMap::new() };
+        let active = ActiveGroup { group, own, index, metadata, messages, speakers: BTreeMap::new() };
         for kind in STORES {
             let topic = active.store(kind).address.to_string();
             self.topics.insert(topic.clone(), (id, kind));

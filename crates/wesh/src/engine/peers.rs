@@ -30,7 +30,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn handle_connected(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId, local: bool) -> Result<(), ReadError> {
+    pub fn handle_connected(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        peer: &PeerId,
+        local: bool,
+    ) -> Result<(), ReadError> {
         let known = self.peers.entry(peer.clone()).or_default();
         known.local |= local;
         self.send_records(ctx, peer)?;

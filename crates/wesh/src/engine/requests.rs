@@ -57,7 +57,8 @@ pub(super) struct Lookup {
 impl Lookup {
     /// When an attempt is due: only while there is somebody to try.
     pub fn due(&self, peers: &BTreeMap<PeerId, Peer>) -> Option<Time> {
-        let hopeful = peers.values().any(|peer| peer.may_be(&self.contact.account) || !peer.records.is_empty());
+        let hopeful =
+            peers.values().any(|peer| peer.may_be(&self.contact.account) || !peer.records.is_empty());
         (self.exchange.is_none() && hopeful && self.not_before > Time::default()).then_some(self.not_before)
     }
 }
@@ -70,7 +71,9 @@ pub(super) struct OpenExchange {
 
 enum Side {
     /// The stream is being opened.
-    Opening { account: AccountId },
+    Opening {
+        account: AccountId,
+    },
     Requester(Box<Requester>, AccountId),
     Responder(Box<Responder>),
 }
@@ -172,7 +175,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn handle_records(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId, data: &[u8]) -> Result<(), ReadError> {
+    pub fn handle_records(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        peer: &PeerId,
+        data: &[u8],
+    ) -> Result<(), ReadError> {
         let Some(known) = self.peers.get_mut(peer) else { return Ok(()) };
         let Ok(records) = Records::decode(data) else {
             tracing::debug!("local records are malformed");
@@ -311,7 +319,8 @@ impl Engine {
         let Some(seed) = self.active(&account)?.index.seed(ctx.tx)? else { return Ok(()) };
         let expire = i64::try_from((ctx.now + RECORD_TTL).as_secs()).unwrap_or(i64::MAX);
         let rotation = self.profile.rotation();
-        let names = rotation::announced_contact_names(&self.account_id(), &seed, ctx.now, rotation, RECORD_TTL);
+        let names =
+            rotation::announced_contact_names(&self.account_id(), &seed, ctx.now, rotation, RECORD_TTL);
         let records = names.into_iter().map(|cid| Record { cid, expire }).collect();
         let data = Records { records }.encode_to_vec();
         self.actions.push_back(Action::SendRecords { peer: peer.clone(), data });
@@ -443,7 +452,8 @@ impl Engine {
     /// Somebody asked. Whom we asked too is added at once; a blocked one is dropped without a word.
     fn request_received(&mut self, ctx: &mut Ctx<'_, '_>, contact: Contact) -> Result<(), ReadError> {
         match self.next_contact_step(ctx, &contact.account, ContactAction::Receive) {
-            Ok(ContactStep::IncomingReceived) | Err(CommandError::Contact(ContactRefusal::AlreadyReceived)) => {}
+            Ok(ContactStep::IncomingReceived)
+            | Err(CommandError::Contact(ContactRefusal::AlreadyReceived)) => {}
             Ok(_) => {
                 return match self.act_on_contact(ctx, &contact.account, ContactAction::Receive) {
                     Err(CommandError::Read(error)) => Err(error),

@@ -72,7 +72,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot be read. Payloads that do not open are dropped.
-    pub fn handle_heads(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId, data: &[u8]) -> Result<(), ReadError> {
+    pub fn handle_heads(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        peer: &PeerId,
+        data: &[u8],
+    ) -> Result<(), ReadError> {
         let stores: Vec<_> = self.topics.values().copied().collect();
         match self.open_heads(ctx.now, &stores, data) {
             Some((group, kind, payload)) => self.take_heads(ctx, &group, kind, peer, &payload, true)?,
@@ -147,7 +152,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn handle_heads_sent(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId, id: u64) -> Result<(), ReadError> {
+    pub fn handle_heads_sent(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        peer: &PeerId,
+        id: u64,
+    ) -> Result<(), ReadError> {
         let Some((group, kind)) = self.heads_sent.remove(&id) else { return Ok(()) };
         if kind == StoreKind::Messages {
             self.note_heads_handed_over(ctx, &group, peer)?;
@@ -164,7 +174,12 @@ impl Engine {
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn handle_block(&mut self, ctx: &mut Ctx<'_, '_>, entry: &EntryId, block: &[u8]) -> Result<(), ReadError> {
+    pub fn handle_block(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        entry: &EntryId,
+        block: &[u8],
+    ) -> Result<(), ReadError> {
         let Some(fetch) = self.fetches.arrived(entry) else { return Ok(()) };
         if EntryId::of_block(block) == *entry {
             self.take_block(ctx, &fetch.group, fetch.kind, block)?;
@@ -251,7 +266,8 @@ impl Engine {
     pub(super) fn ask_for_blocks(&mut self, now: Time) {
         while let Some((entry, fetch)) = self.fetches.next(now) {
             let store = self.groups.get(&fetch.group).map(|active| active.store(fetch.kind));
-            let peers: Vec<_> = store.into_iter().flat_map(|store| store.subscribers.keys().cloned()).collect();
+            let peers: Vec<_> =
+                store.into_iter().flat_map(|store| store.subscribers.keys().cloned()).collect();
             if peers.is_empty() {
                 self.fetches.park(now, entry);
                 continue;
@@ -272,7 +288,8 @@ impl Engine {
         });
         let sealed = heads::parse(data).ok()?;
         for (address, link_key, (group, kind)) in candidates {
-            let mut tokens = rotation::accepted_heads_tokens(&address, &link_key, now, self.profile.rotation());
+            let mut tokens =
+                rotation::accepted_heads_tokens(&address, &link_key, now, self.profile.rotation());
             if tokens.any(|token| token == sealed.token) {
                 return sealed.open(&address, &link_key).ok().map(|payload| (group, kind, payload));
             }
@@ -323,7 +340,8 @@ impl Engine {
         let log = &self.active(group)?.store(kind).log;
         let own = log.heads(ctx.tx)?;
         let covered = own.iter().all(|head| shown.contains(head));
-        let caught_up = shown.iter().try_fold(true, |all, id| Ok::<_, ReadError>(all && log.contains(ctx.tx, *id)?))?;
+        let caught_up =
+            shown.iter().try_fold(true, |all, id| Ok::<_, ReadError>(all && log.contains(ctx.tx, *id)?))?;
         let store = self.active_mut(group)?.store_mut(kind);
         let Some(subscriber) = store.subscribers.get_mut(peer) else { return Ok(()) };
         let confirmed_before = std::mem::replace(&mut subscriber.confirmed, covered);
