@@ -17,8 +17,8 @@
 //! `log` is a [`LogTag`], ids and digests have 32 bytes, numbers are big-endian.
 
 use dunlin_base::EntryId;
+use dunlin_base::kdf::sha256;
 use dunlin_base::kv::{Read, ReadError, Table, Tx};
-use sha2::{Digest, Sha256};
 
 use crate::verdict::{Quarantine, VERDICT_RULES};
 
@@ -41,8 +41,7 @@ pub struct LogTag([u8; 16]);
 impl LogTag {
     /// The tag of the log named `log_id`.
     pub fn of(log_id: &str) -> Self {
-        let digest = Sha256::digest(log_id.as_bytes());
-        Self(digest.first_chunk().copied().unwrap_or_default())
+        Self(sha256(&[log_id.as_bytes()]).first_chunk().copied().unwrap_or_default())
     }
 
     /// The bytes.
@@ -319,6 +318,8 @@ pub(crate) struct Meta {
     pub contested: u64,
     /// How many ids shall be fetched.
     pub wanted: u64,
+    /// Rows of [`WAITING`].
+    pub waiting: u64,
     /// How many entries came to the end of the queue so far.
     pub queued: u64,
     /// The first place in the queue that may be taken.
@@ -335,6 +336,7 @@ impl Meta {
             self.heads,
             self.contested,
             self.wanted,
+            self.waiting,
             self.queued,
             self.queue_from,
             early,
@@ -349,11 +351,11 @@ impl Meta {
     fn decode(row: &[u8]) -> Option<Self> {
         let ([_rules], row) = row.split_first_chunk::<1>()?;
         let (counters, []) = row.as_chunks::<8>() else { return None };
-        let counters: &[[u8; 8]; 9] = counters.try_into().ok()?;
-        let [joined, heads, contested, wanted, queued, queue_from, early, joins, wakes] =
+        let counters: &[[u8; 8]; 10] = counters.try_into().ok()?;
+        let [joined, heads, contested, wanted, waiting, queued, queue_from, early, joins, wakes] =
             counters.map(u64::from_be_bytes);
         let agenda = [early, joins, wakes];
-        Some(Self { joined, heads, contested, wanted, queued, queue_from, agenda })
+        Some(Self { joined, heads, contested, wanted, waiting, queued, queue_from, agenda })
     }
 }
 
@@ -454,6 +456,7 @@ mod tests {
             heads: 2,
             contested: 3,
             wanted: 4,
+            waiting: 10,
             queued: 5,
             queue_from: 6,
             agenda: [7, 8, 9],

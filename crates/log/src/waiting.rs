@@ -106,6 +106,7 @@ impl Session<'_, '_> {
         match parent {
             Some((at, parent)) => {
                 self.tx.put(WAITING, &self.tag.key(&[parent.digest(), id.digest()]), &at.to_be_bytes());
+                self.meta.waiting = self.meta.waiting.saturating_add(1);
             }
             None => {
                 self.agenda.push(Work::Join { place: self.meta.queued, id }, None);
@@ -124,6 +125,7 @@ impl Session<'_, '_> {
         let mut last = None;
         for (key, found) in &rows {
             self.tx.delete(WAITING, key);
+            self.meta.waiting = self.meta.waiting.saturating_sub(1);
             let child = id_at_end(key).ok_or_else(damaged)?;
             let found = <[u8; 4]>::try_from(found.as_slice()).map_err(|_| damaged())?;
             let found = usize::try_from(u32::from_be_bytes(found)).map_err(|_| damaged())?;
@@ -151,6 +153,9 @@ impl Session<'_, '_> {
 
     /// Adds a wake if anybody waits for `id`.
     pub(crate) fn wake_later(&mut self, id: EntryId) -> Result<(), ReadError> {
+        if self.meta.waiting == 0 {
+            return Ok(());
+        }
         let range = KeyRange::prefix(&self.tag.key(&[id.digest()]));
         if !self.tx.collect(WAITING, &range, Direction::Ascending, 1)?.is_empty() {
             self.agenda.push(Work::Wake(id), None);
