@@ -47,7 +47,9 @@ pub fn split_frame(bytes: &[u8], limit: usize) -> Result<Option<(&[u8], &[u8])>,
 pub fn split_length(bytes: &[u8], limit: usize) -> Result<Option<(usize, &[u8])>, FrameError> {
     let (length, rest) = match unsigned_varint::decode::u64(bytes) {
         Ok(parsed) => parsed,
-        Err(unsigned_varint::decode::Error::Insufficient) if bytes.len() < VARINT_BYTES_MAX => return Ok(None),
+        Err(unsigned_varint::decode::Error::Insufficient) if bytes.len() < VARINT_BYTES_MAX => {
+            return Ok(None);
+        }
         Err(_) => return Err(FrameError::Prefix),
     };
     match usize::try_from(length) {
