@@ -4,6 +4,9 @@
 //! that go away with the test. Nothing waits for a time: everything waits for a condition, up to
 //! [`DEADLINE`].
 
+// A test says what is wrong by ending.
+#![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
+
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
