@@ -30,6 +30,7 @@ mod messenger;
 mod notice;
 mod rows;
 pub mod safety;
+#[cfg(feature = "service")]
 mod service;
 pub mod tables;
 pub mod text;
@@ -38,4 +39,5 @@ pub mod views;
 pub use error::{MessengerError, Named};
 pub use messenger::{Messenger, PAGE_MESSAGES_MAX, Page, short_id};
 pub use notice::Notice;
+#[cfg(feature = "service")]
 pub use service::{Chat, chat_service, rpc};

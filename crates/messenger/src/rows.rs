@@ -17,7 +17,7 @@
 
 use dunlin_base::kv::{Read, ReadError, Table, Tx};
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, Time};
-use dunlin_log::Position;
+use dunlin_wesh::engine::Position;
 use prost::Message;
 
 use crate::tables;

@@ -1,7 +1,7 @@
 //! What a screen shows: plain values, safe to print.
 
 use dunlin_base::{AccountId, EntryId, GroupId, MemberId, Time};
-use dunlin_log::Position;
+use dunlin_wesh::engine::Position;
 
 use crate::safety::SafetyNumber;
 

@@ -19,6 +19,9 @@ const SETTLE: Span = Span::from_secs(120);
 /// Inputs after which a run is given up: it does not settle.
 const STEPS_MAX: u64 = 2_000_000;
 
+/// Violations that are shown; one fault causes many.
+const SHOWN_MAX: usize = 8;
+
 /// What a run came to.
 #[derive(Debug)]
 pub struct Outcome {
@@ -38,7 +41,11 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { seed, written, shown, steps, .. } = self;
         write!(f, "seed {seed}: {written} written, {shown} shown, {steps} steps")?;
-        self.violations.iter().try_for_each(|violation| write!(f, "\n  {violation}"))
+        self.violations.iter().take(SHOWN_MAX).try_for_each(|violation| write!(f, "\n  {violation}"))?;
+        match self.violations.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
     }
 }
 

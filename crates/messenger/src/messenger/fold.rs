@@ -2,7 +2,7 @@
 
 use dunlin_base::kv::{Direction, KeyRange, ReadError, Tx};
 use dunlin_base::{DeviceId, EntryId, GroupId, MemberId, Span, Time};
-use dunlin_log::Position;
+use dunlin_wesh::engine::Position;
 use dunlin_wesh::engine::{Ctx, Engine, Event, MessageEvent, MetadataEvent};
 use dunlin_wesh::metadata::Event as Said;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
 use dunlin_base::{DeviceId, EntryId, GroupId, MemberId, Time};
-use dunlin_log::Position;
 use dunlin_wesh::engine::Engine;
+use dunlin_wesh::engine::Position;
 use prost::Message as _;
 
 use super::conversations::{expected, others_online};

@@ -32,7 +32,7 @@ pub mod rpc {
 
 /// The chat service of `node`, to be served over any transport.
 pub fn chat_service(node: &NodeHandle<Messenger>) -> rpc::chat_service_server::ChatServiceServer<Chat> {
-    let service = rpc::chat_service_server::ChatServiceServer::new(Chat { node: node.clone() });
+    let service = rpc::chat_service_server::ChatServiceServer::new(Chat::new(node));
     service.max_decoding_message_size(REQUEST_BYTES_MAX)
 }
 
@@ -42,6 +42,11 @@ pub struct Chat {
 }
 
 impl Chat {
+    /// Answers for `node`.
+    pub fn new(node: &NodeHandle<Messenger>) -> Self {
+        Self { node: node.clone() }
+    }
+
     /// Runs a command inside a transaction of the node.
     async fn command<R: Send + 'static>(
         &self,

@@ -34,6 +34,7 @@ pub use action::{Action, ExchangeId};
 pub use app::{App, NoApp};
 pub use commands::CommandError;
 pub use delivery::Delivery;
+pub use dunlin_log::Position;
 pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
 pub use groups::StoreKind;
 pub use requests::Request;
@@ -142,7 +143,7 @@ impl Engine {
         }
         let announcements = self.groups.values().filter_map(ActiveGroup::announcement_due);
         let exchanges = self.exchanges.values().filter_map(OpenExchange::due);
-        let lookups = self.lookups.values().filter_map(|lookup| lookup.due(&self.peers));
+        let lookups = self.lookups.values().filter_map(Lookup::due);
         let fetches = self.fetches.timeout().into_iter();
         fetches.chain(announcements).chain(exchanges).chain(lookups).chain(self.records_due).min()
     }

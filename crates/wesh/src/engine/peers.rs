@@ -55,7 +55,7 @@ impl Engine {
         if let Some(known) = self.peers.get_mut(peer) {
             known.takes_requests = takes_requests;
         }
-        self.retry_lookups(ctx);
+        self.hasten_lookups(ctx);
         self.finish(ctx)
     }
 

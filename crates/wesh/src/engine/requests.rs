@@ -3,8 +3,6 @@
 //! A request from somebody new waits in an inbox outside the account log, so that strangers cannot make the
 //! log grow; accepting it writes both events at once (`spec/security.md` Q2, Q3).
 
-use std::collections::BTreeMap;
-
 use dunlin_base::keys::AgreementKey;
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
 use dunlin_base::{AccountId, PeerId, Span, Time};
@@ -52,14 +50,14 @@ pub(super) struct Lookup {
     pause: Span,
     not_before: Time,
     exchange: Option<ExchangeId>,
+    /// There was nobody to try at the last look; somebody new ends that.
+    idle: bool,
 }
 
 impl Lookup {
     /// When an attempt is due: only while there is somebody to try.
-    pub fn due(&self, peers: &BTreeMap<PeerId, Peer>) -> Option<Time> {
-        let hopeful =
-            peers.values().any(|peer| peer.may_be(&self.contact.account) || !peer.records.is_empty());
-        (self.exchange.is_none() && hopeful && self.not_before > Time::default()).then_some(self.not_before)
+    pub fn due(&self) -> Option<Time> {
+        (self.exchange.is_none() && !self.idle).then_some(self.not_before)
     }
 }
 
@@ -194,7 +192,7 @@ impl Engine {
             }
         }
         known.records.retain(|_, expires| *expires > ctx.now);
-        self.retry_lookups(ctx);
+        self.hasten_lookups(ctx);
         self.finish(ctx)
     }
 
@@ -335,6 +333,14 @@ impl Engine {
         }
     }
 
+    /// Tries the lookups again that had nobody to try.
+    pub(super) fn hasten_lookups(&mut self, ctx: &mut Ctx<'_, '_>) {
+        for lookup in self.lookups.values_mut() {
+            lookup.idle = false;
+        }
+        self.retry_lookups(ctx);
+    }
+
     /// Tries every lookup that is due with a peer that announced the name looked for, or else with one that
     /// accepts requests and was not tried before.
     pub(super) fn retry_lookups(&mut self, ctx: &mut Ctx<'_, '_>) {
@@ -354,7 +360,10 @@ impl Engine {
                 peer.tried_blindly.insert(*account);
                 Some(id.clone())
             });
-            let Some(peer) = chosen else { continue };
+            let Some(peer) = chosen else {
+                lookup.idle = true;
+                continue;
+            };
             self.next_id = self.next_id.wrapping_add(1);
             let id = ExchangeId(self.next_id);
             lookup.exchange = Some(id);
@@ -406,6 +415,7 @@ impl Engine {
             pause: LOOKUP_FIRST,
             not_before: Time::default(),
             exchange: None,
+            idle: false,
         };
         self.lookups.insert(*account, lookup);
         self.retry_lookups(ctx);

@@ -1,5 +1,5 @@
 use dunlin_base::{MemberId, SecretKey, Span};
-use dunlin_log::Position;
+use dunlin_wesh::engine::Position;
 
 use super::*;
 use crate::safety::SafetyNumber;
