@@ -52,6 +52,11 @@ pub fn split_length(bytes: &[u8], limit: usize) -> Result<Option<(usize, &[u8])>
         }
         Err(_) => return Err(FrameError::Prefix),
     };
+    // The decoder drops what does not fit 64 bits; the tenth group has room for one.
+    let used = bytes.len().saturating_sub(rest.len());
+    if used == VARINT_BYTES_MAX && bytes.get(used.saturating_sub(1)).is_none_or(|last| *last > 1) {
+        return Err(FrameError::Prefix);
+    }
     match usize::try_from(length) {
         Ok(fits) if fits <= limit => Ok(Some((fits, rest))),
         _ => Err(FrameError::TooLong { announced: length, limit }),
@@ -65,7 +70,7 @@ mod tests {
     /// Prefixes at and around every edge, for a limit of 2,048.
     #[test]
     fn frame_lengths() {
-        let cases: [(&[u8], Result<Option<usize>, FrameError>); 9] = [
+        let cases: [(&[u8], Result<Option<usize>, FrameError>); 10] = [
             (&[], Ok(None)),
             (&[0x80], Ok(None)),
             (&[0x00], Ok(Some(0))),
@@ -77,6 +82,7 @@ mod tests {
                 Err(FrameError::TooLong { announced: u64::MAX, limit: 2048 }),
             ),
             (&[0xff; 10], Err(FrameError::Prefix)),
+            (&[0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x0a], Err(FrameError::Prefix)),
             (&[0x80, 0x00], Err(FrameError::Prefix)),
         ];
         for (bytes, expected) in cases {
