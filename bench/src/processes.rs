@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use dunlin_node::rpc::protocol::protocol_service_client::ProtocolServiceClient;
 use dunlin_proto::protocol as api;
+use serde_json::Value;
 use tonic::transport::Channel;
 
 use crate::figures::Figures;
@@ -35,10 +36,11 @@ impl Process {
         let output = child.stdout.take().ok_or("the node has no output")?;
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
-        let ready: serde_json::Value = serde_json::from_str(&line)?;
-        let grpc = ready["grpc"].as_str().ok_or("the node tells no address")?;
+        let ready: Value = serde_json::from_str(&line)?;
+        let grpc = ready.pointer("/grpc").and_then(Value::as_str).ok_or("the node tells no address")?;
         let grpc = grpc.strip_prefix("http://").unwrap_or(grpc);
-        let address = ready["listen"][0].as_str().ok_or("the node does not listen")?.to_owned();
+        let address = ready.pointer("/listen/0").and_then(Value::as_str).ok_or("the node does not listen")?;
+        let address = address.to_owned();
         let client = ProtocolServiceClient::connect(format!("http://{grpc}")).await?;
         Ok(Self { child, client, address })
     }

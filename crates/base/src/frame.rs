@@ -27,6 +27,9 @@ pub fn write_frame(out: &mut Vec<u8>, body: &[u8]) {
     out.extend_from_slice(body);
 }
 
+/// The first part of a stream and what follows it.
+pub type Split<'b, T> = (T, &'b [u8]);
+
 /// Takes the first frame off `bytes`: `Ok(None)` while more bytes are needed, otherwise its body and
 /// what follows.
 ///
@@ -35,7 +38,7 @@ pub fn write_frame(out: &mut Vec<u8>, body: &[u8]) {
 ///
 /// # Errors
 /// [`FrameError`]; nothing that follows on this stream can be understood.
-pub fn split_frame(bytes: &[u8], limit: usize) -> Result<Option<(&[u8], &[u8])>, FrameError> {
+pub fn split_frame(bytes: &[u8], limit: usize) -> Result<Option<Split<'_, &[u8]>>, FrameError> {
     let Some((length, rest)) = split_length(bytes, limit)? else { return Ok(None) };
     Ok(rest.split_at_checked(length))
 }
@@ -44,7 +47,7 @@ pub fn split_frame(bytes: &[u8], limit: usize) -> Result<Option<(&[u8], &[u8])>,
 ///
 /// # Errors
 /// [`FrameError`].
-pub fn split_length(bytes: &[u8], limit: usize) -> Result<Option<(usize, &[u8])>, FrameError> {
+pub fn split_length(bytes: &[u8], limit: usize) -> Result<Option<Split<'_, usize>>, FrameError> {
     let (length, rest) = match unsigned_varint::decode::u64(bytes) {
         Ok(parsed) => parsed,
         Err(unsigned_varint::decode::Error::Insufficient) if bytes.len() < VARINT_BYTES_MAX => {
@@ -70,7 +73,8 @@ mod tests {
     /// Prefixes at and around every edge, for a limit of 2,048.
     #[test]
     fn frame_lengths() {
-        let cases: [(&[u8], Result<Option<usize>, FrameError>); 10] = [
+        type Case<'b> = (&'b [u8], Result<Option<usize>, FrameError>);
+        let cases: [Case<'_>; 10] = [
             (&[], Ok(None)),
             (&[0x80], Ok(None)),
             (&[0x00], Ok(Some(0))),

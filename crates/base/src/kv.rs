@@ -100,6 +100,15 @@ pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
+/// A key of any table.
+type TableKey = (Table, Vec<u8>);
+
+/// A key and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+
+/// A key and what a transaction does with it: a new value, or `None` to delete it.
+type Change<'b> = (&'b Vec<u8>, &'b Option<Vec<u8>>);
+
 /// What a scan calls for each pair; `Break` ends the scan.
 pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
 
@@ -141,7 +150,7 @@ pub trait Read {
         range: &KeyRange,
         direction: Direction,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+    ) -> Result<Vec<Pair>, ReadError> {
         let mut pairs = Vec::new();
         if limit == 0 {
             return Ok(pairs);
@@ -152,6 +161,16 @@ pub trait Read {
         })?;
         Ok(pairs)
     }
+}
+
+/// What of an ordered map of all tables lies inside `range` of one.
+fn bounds(table: Table, range: &KeyRange) -> (Bound<TableKey>, Bound<TableKey>) {
+    let end = match (&range.end, table.0.checked_add(1)) {
+        (Some(end), _) => Bound::Excluded((table, end.clone())),
+        (None, Some(next)) => Bound::Excluded((Table(next), Vec::new())),
+        (None, None) => Bound::Unbounded,
+    };
+    (Bound::Included((table, range.start.clone())), end)
 }
 
 /// Tables that can be changed.
@@ -228,17 +247,8 @@ impl<'s> Tx<'s> {
         self.batch
     }
 
-    fn changes_in(
-        &self,
-        table: Table,
-        range: &KeyRange,
-    ) -> impl DoubleEndedIterator<Item = (&Vec<u8>, &Option<Vec<u8>>)> {
-        let start = Bound::Included((table, range.start.clone()));
-        let end = match &range.end {
-            Some(end) => Bound::Excluded((table, end.clone())),
-            None => Bound::Excluded((Table(table.0.saturating_add(1)), Vec::new())),
-        };
-        self.batch.changes.range((start, end)).map(|((_, key), value)| (key, value))
+    fn changes_in(&self, table: Table, range: &KeyRange) -> impl DoubleEndedIterator<Item = Change<'_>> {
+        self.batch.changes.range(bounds(table, range)).map(|((_, key), value)| (key, value))
     }
 }
 
@@ -260,7 +270,7 @@ impl Read for Tx<'_> {
         if range.is_empty() {
             return Ok(());
         }
-        let ordered: Box<dyn Iterator<Item = (&Vec<u8>, &Option<Vec<u8>>)>> = match direction {
+        let ordered: Box<dyn Iterator<Item = Change<'_>>> = match direction {
             Direction::Ascending => Box::new(self.changes_in(table, range)),
             Direction::Descending => Box::new(self.changes_in(table, range).rev()),
         };
@@ -300,10 +310,13 @@ impl Read for Tx<'_> {
     }
 }
 
+/// Values by table and key.
+type Tables = BTreeMap<TableKey, Vec<u8>>;
+
 /// A store in memory: for tests, and for a node that shall leave nothing behind.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    tables: RwLock<BTreeMap<(Table, Vec<u8>), Vec<u8>>>,
+    tables: RwLock<Tables>,
 }
 
 impl Read for MemoryStore {
@@ -323,12 +336,7 @@ impl Read for MemoryStore {
             return Ok(());
         }
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let start = Bound::Included((table, range.start.clone()));
-        let end = match &range.end {
-            Some(end) => Bound::Excluded((table, end.clone())),
-            None => Bound::Excluded((Table(table.0.saturating_add(1)), Vec::new())),
-        };
-        let pairs = tables.range((start, end));
+        let pairs = tables.range(bounds(table, range));
         let ordered: Box<dyn Iterator<Item = _>> = match direction {
             Direction::Ascending => Box::new(pairs),
             Direction::Descending => Box::new(pairs.rev()),

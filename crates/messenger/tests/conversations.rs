@@ -1,5 +1,13 @@
 //! What a person can do, with real engines on a network in memory.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
+
 mod support;
 
 use dunlin_messenger::links::Link;

@@ -1,5 +1,13 @@
 //! The chat service on two nodes that speak over loopback.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
+
 use std::sync::Arc;
 use std::time::Duration;
 

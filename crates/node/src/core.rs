@@ -44,7 +44,7 @@ pub(crate) enum NetworkInput {
     Block { entry: EntryId, block: bytes::Bytes },
     BlockMissing { entry: EntryId },
     BlockServed { peer: PeerId, entry: EntryId },
-    ExchangeIncoming { exchange: dunlin_ipfs::Exchange },
+    ExchangeIncoming { exchange: Box<dunlin_ipfs::Exchange> },
     ExchangeOpened { id: ExchangeId },
     ExchangeFrame { id: ExchangeId, frame: bytes::Bytes },
     ExchangeClosed { id: ExchangeId },
@@ -321,7 +321,7 @@ impl<A: App + Send + 'static> Core<A> {
             NetworkInput::ExchangeIncoming { exchange } => {
                 let peer = crate::perform::base_peer(&exchange.peer());
                 if let Some(id) = peer.and_then(|peer| engine.handle_exchange_incoming(ctx, &peer)) {
-                    self.performer.adopt(id, exchange);
+                    self.performer.adopt(id, *exchange);
                 }
                 Ok(())
             }

@@ -46,7 +46,9 @@ fn translate(event: Event) -> Option<NetworkInput> {
         Event::Frame { protocol: LOCAL_RECORDS, peer, bytes } => {
             NetworkInput::Records { peer: base_peer(&peer)?, data: bytes }
         }
-        Event::ExchangeOpened { exchange, .. } => NetworkInput::ExchangeIncoming { exchange },
+        Event::ExchangeOpened { exchange, .. } => {
+            NetworkInput::ExchangeIncoming { exchange: Box::new(exchange) }
+        }
         Event::Block { cid, bytes, .. } => {
             NetworkInput::Block { entry: EntryId::from_cid(&cid)?, block: bytes }
         }

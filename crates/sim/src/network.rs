@@ -87,6 +87,11 @@ impl Parcel {
         !self.may_be_lost() && !matches!(self, Self::BlockMissing { .. })
     }
 
+    /// Whether it says what the own host knows, rather than what came over the network.
+    pub fn is_known_locally(&self) -> bool {
+        matches!(self, Self::Disconnected | Self::BlockMissing { .. } | Self::Closed { .. })
+    }
+
     /// What an eavesdropper reads: payloads of the kinds that carry any.
     pub fn bytes(&self) -> &[u8] {
         match self {
@@ -155,18 +160,26 @@ impl Network {
         self.connected.contains(&(a.min(b), a.max(b)))
     }
 
-    /// Connects two devices, or separates them. Whether that changed anything.
-    pub fn set_connected(&mut self, a: NodeNumber, b: NodeNumber, connected: bool) -> bool {
+    /// Connects two devices, or separates them: what is on its way between them is lost, and whoever waits
+    /// for a block is told so. Whether that changed anything.
+    pub fn set_connected(&mut self, now: Time, a: NodeNumber, b: NodeNumber, connected: bool) -> bool {
         let pair = (a.min(b), a.max(b));
-        if !connected {
-            // What is on its way is lost with the connection.
-            self.on_the_way.retain(|_, sent| {
-                (sent.from.min(sent.to), sent.from.max(sent.to)) != pair
-                    || matches!(sent.parcel, Parcel::BlockMissing { .. })
-            });
-            return self.connected.remove(&pair);
+        if connected {
+            return self.connected.insert(pair);
         }
-        self.connected.insert(pair)
+        let between = |sent: &Delivery| (sent.from.min(sent.to), sent.from.max(sent.to)) == pair;
+        let lost: Vec<_> = self.on_the_way.extract_if(.., |_, sent| between(sent)).collect();
+        for (_, Delivery { from, to, parcel }) in lost {
+            let waiting = match parcel {
+                Parcel::Want { entry } => Some((to, from, entry)),
+                Parcel::Block { entry, .. } | Parcel::BlockMissing { entry } => Some((from, to, entry)),
+                _ => None,
+            };
+            if let Some((from, to, entry)) = waiting {
+                self.put(now, Delivery { from, to, parcel: Parcel::BlockMissing { entry } });
+            }
+        }
+        self.connected.remove(&pair)
     }
 
     /// Those to whom a device is connected.

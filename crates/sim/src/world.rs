@@ -287,6 +287,12 @@ impl World {
     fn deliver(&mut self, delivery: Delivery) {
         let Delivery { from, to, parcel } = delivery;
         self.oracle.overhear(parcel.bytes());
+        let asleep = self.nodes.get(to).is_some_and(|node| node.asleep && node.is_running());
+        if asleep && parcel.is_known_locally() {
+            // The host of a sleeping device tells it when it wakes up.
+            self.network.tell(self.now + Span::from_secs(1), from, to, parcel);
+            return;
+        }
         if !self.nodes.get(to).is_some_and(Node::is_reachable) {
             return;
         }
@@ -384,8 +390,8 @@ impl World {
             Step::Done(result) => Some(result),
             Step::Off => None,
             Step::Reopened => {
+                // The host below goes on: it stays on its topics and keeps its connections.
                 self.lose_streams_of(number);
-                self.topics_of(number).clear();
                 self.tell_presence(number);
                 None
             }
@@ -408,8 +414,9 @@ impl World {
         let now = self.now;
         match action {
             Action::Subscribe { topic } => {
-                self.topics_of(from).insert(topic.clone());
-                self.tell_neighbours(from, &Parcel::TopicJoined { topic });
+                if self.topics_of(from).insert(topic.clone()) {
+                    self.tell_neighbours(from, &Parcel::TopicJoined { topic });
+                }
             }
             Action::Unsubscribe { topic } => {
                 self.topics_of(from).remove(&topic);
@@ -449,10 +456,10 @@ impl World {
             }
             Action::CancelFetch { .. } => {}
             Action::AcceptExchanges(takes) => {
-                if let Some(known) = self.takes_requests.get_mut(from) {
-                    *known = takes;
+                let Some(known) = self.takes_requests.get_mut(from) else { return };
+                if std::mem::replace(known, takes) != takes {
+                    self.tell_neighbours(from, &Parcel::TakesRequests { takes });
                 }
-                self.tell_neighbours(from, &Parcel::TakesRequests { takes });
             }
             Action::OpenExchange { id, peer } => match self.number_of(&peer) {
                 Some(to) if self.network.are_connected(from, to) => {
@@ -492,7 +499,7 @@ impl World {
                 let reachable =
                     [a, b].iter().all(|number| self.nodes.get(*number).is_some_and(Node::is_reachable));
                 let connected = reachable && !self.network.is_split_between(a, b);
-                if !self.network.set_connected(a, b, connected) {
+                if !self.network.set_connected(self.now, a, b, connected) {
                     continue;
                 }
                 if connected {
@@ -519,11 +526,23 @@ impl World {
         }
     }
 
-    /// Tells a device whose engine was opened again who is connected.
+    /// Tells a device whose engine was opened again who is connected: in one input, as a real shell does.
     fn tell_presence(&mut self, number: NodeNumber) {
+        let mut there = Vec::new();
         for other in self.network.neighbours(number) {
-            self.introduce(other, number);
+            let Some(peer) = self.nodes.get(other).map(|node| node.id.clone()) else { continue };
+            let takes = self.takes_requests.get(other).copied().unwrap_or(false);
+            let topics = self.topics.get(other).cloned().unwrap_or_default();
+            there.push((peer, takes, topics));
         }
+        self.take(number, |ctx, engine| {
+            for (peer, takes, topics) in &there {
+                engine.handle_connected(ctx, peer, true)?;
+                engine.handle_takes_requests(ctx, peer, *takes)?;
+                topics.iter().try_for_each(|topic| engine.handle_topic_joined(ctx, peer, topic))?;
+            }
+            Ok(())
+        });
     }
 
     fn start(&mut self, number: NodeNumber) {

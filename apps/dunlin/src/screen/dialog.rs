@@ -8,6 +8,7 @@ use dunlin_proto::chat::{ContactState, ConversationKind, Member};
 
 /// One dialog; there is never a second behind it.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Dialog {
     /// What the keys do.
     Help,

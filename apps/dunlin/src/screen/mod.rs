@@ -291,7 +291,7 @@ impl Screen {
             KeyCode::PageUp => thread.up(usize::from(height) / 4, width, height, &zone),
             KeyCode::Down | KeyCode::Char('j') => thread.down(1, width, height, &zone),
             KeyCode::PageDown => thread.down(usize::from(height) / 4, width, height, &zone),
-            KeyCode::Home => thread.to_first(),
+            KeyCode::Home => thread.go_to_first(),
             KeyCode::Char('w') => return self.why_message(),
             KeyCode::Char('g') => return self.join_invitation(),
             KeyCode::Esc | KeyCode::Enter | KeyCode::Tab | KeyCode::End => {
@@ -600,10 +600,7 @@ impl Screen {
                     thread.changed(message);
                 }
             }
-            Notice::ContactChanged(contact) => {
-                self.contacts.insert(contact.id.clone(), contact);
-                self.select_something();
-            }
+            Notice::ContactChanged(contact) => self.contact_changed(contact),
             Notice::ContactRemoved(contact) => {
                 self.contacts.remove(&contact);
                 self.select_something();
@@ -622,6 +619,17 @@ impl Screen {
                 }
             }
         }
+    }
+
+    fn contact_changed(&mut self, contact: Contact) {
+        let before = self.contacts.get(&contact.id).map(Contact::state);
+        if contact.state() == ContactState::Added
+            && matches!(before, Some(ContactState::Kept | ContactState::Sent))
+        {
+            self.told = Some(format!("{} accepted: you can write to each other.", contact.name));
+        }
+        self.contacts.insert(contact.id.clone(), contact);
+        self.select_something();
     }
 
     fn message_added(&mut self, message: Message) {

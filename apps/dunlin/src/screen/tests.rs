@@ -59,6 +59,20 @@ fn a_conversation_shows_who_when_and_how_far() {
 }
 
 #[test]
+fn who_was_asked_is_told_apart_until_they_accept() {
+    let mut screen = Shown::new(80, 24);
+    let dora = Contact { conversation: "with-dora".into(), ..contact_of("dora", ContactState::Sent) };
+    screen.load(vec![dora.clone()], vec![conversation("with-dora", "Dora", "dora")]);
+    screen.open_if_selected();
+    insta::assert_snapshot!("asked", screen.drawn());
+    let mut accepted = dora;
+    accepted.set_state(ContactState::Added);
+    screen.notice(Notice::ContactChanged(accepted));
+    let drawn = screen.drawn();
+    assert!(drawn.contains("Dora accepted") && !drawn.contains("asked"), "{drawn}");
+}
+
+#[test]
 fn opening_a_conversation_reads_it() {
     let mut screen = Shown::with_everything(80, 24);
     screen.press("down");

@@ -121,7 +121,7 @@ impl Thread {
     }
 
     /// Looks at the first message that is held; tells which page is missing above it.
-    pub fn to_first(&mut self) -> Option<Page> {
+    pub fn go_to_first(&mut self) -> Option<Page> {
         let first = self.messages.keys().next().cloned()?;
         self.chosen = Some(Chosen { place: first, lines_above: 0 });
         self.missing_before()
@@ -400,7 +400,7 @@ mod tests {
         thread.choose_last();
         let mut first = 9_900;
         for _ in 0..50 {
-            let page = thread.to_first().unwrap();
+            let page = thread.go_to_first().unwrap();
             assert_eq!(page, Page::Before(format!("id{first}")));
             assert_eq!(thread.up(1, 40, 10, &zone), None, "asked once");
             first -= PAGE_MESSAGES;

@@ -144,13 +144,18 @@ impl Screen {
             },
             Row::Conversation(id) => {
                 let shown = self.conversations.get(id);
-                let sign = match shown.map(Conversation::kind) {
-                    Some(ConversationKind::Group) => "#",
+                let state = self.contact_of(row).map(Contact::state);
+                let sign = match (shown.map(Conversation::kind), state) {
+                    (Some(ConversationKind::Group), _) => "#",
+                    (_, Some(ContactState::Kept | ContactState::Sent)) => "…",
+                    (_, Some(ContactState::Blocked)) => "-",
                     _ => " ",
                 };
-                let right = match shown {
-                    Some(shown) if shown.unread > 0 => format!("({})", shown.unread),
-                    Some(shown) if shown.left => "left".to_owned(),
+                let right = match (shown, state) {
+                    (Some(shown), _) if shown.unread > 0 => format!("({})", shown.unread),
+                    (Some(shown), _) if shown.left => "left".to_owned(),
+                    (_, Some(ContactState::Kept | ContactState::Sent)) => "asked".to_owned(),
+                    (_, Some(ContactState::Blocked)) => "blocked".to_owned(),
                     _ => String::new(),
                 };
                 (sign, self.name_of(row), right)
@@ -211,7 +216,7 @@ impl Screen {
 
         let Some(thread) = &self.thread else { return };
         let lines = if thread.is_empty() {
-            vec![Line::styled(" Nothing was written yet.", DIM)]
+            self.lines_before_the_first(shown, messages.width)
         } else {
             thread.lines(messages.width, messages.height, &self.zone)
         };
@@ -230,6 +235,19 @@ impl Screen {
         let rest = usize::from(rule.width).saturating_sub(rule_text.width());
         frame.render_widget(Line::styled(format!("{rule_text}{}", "─".repeat(rest)), DIM), rule);
         self.render_input(frame, input, shown);
+    }
+
+    /// What is told while nothing was written: with whom this is.
+    fn lines_before_the_first(&self, shown: &Conversation, width: u16) -> Vec<Line<'static>> {
+        let mut lines = match self.contacts.get(&shown.contact) {
+            Some(contact) => contact_lines(contact, usize::from(width).saturating_sub(2), &self.zone),
+            None => Vec::new(),
+        };
+        lines.push(Line::styled("Nothing was written yet.", DIM));
+        for line in &mut lines {
+            line.spans.insert(0, Span::raw(" "));
+        }
+        lines
     }
 
     fn render_input(&self, frame: &mut Frame, area: Rect, shown: &Conversation) {
@@ -381,6 +399,8 @@ fn presence(shown: &Conversation, contact: Option<&Contact>) -> String {
     if let Some(contact) = contact {
         return match (contact.state(), contact.online) {
             (ContactState::Blocked, _) => "blocked".to_owned(),
+            (ContactState::Kept, _) => "asked, kept here".to_owned(),
+            (ContactState::Sent, _) => "asked, not answered".to_owned(),
             (_, true) => "in reach".to_owned(),
             (_, false) => "not in reach".to_owned(),
         };

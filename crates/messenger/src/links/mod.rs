@@ -83,6 +83,7 @@ pub enum LinkError {
 /// A link that can be used.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
+#[expect(clippy::large_enum_variant, reason = "a link lives for one call")]
 pub enum Link {
     /// A person to ask.
     Contact(ContactLink),

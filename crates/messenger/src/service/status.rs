@@ -90,8 +90,10 @@ mod tests {
     #[test]
     fn every_word_is_in_the_table_of_the_service() {
         let table = include_str!("../../../proto/proto/dunlin/chat/v1/chat.proto");
-        let source = include_str!("status.rs");
-        let words = source.split("(Code::").skip(1).filter_map(|rest| rest.split('"').nth(1));
+        let (source, _tests) = include_str!("status.rs").split_once("mod tests").unwrap();
+        let words: Vec<_> =
+            source.split("(Code::").skip(1).filter_map(|rest| rest.split('"').nth(1)).collect();
+        assert!(words.len() > 20);
         for word in words {
             assert!(table.contains(word), "{word}");
         }

@@ -1,6 +1,13 @@
 //! A network in memory: each node is the real engine with the real messenger on it; what one asks of its
 //! shell reaches the others at once. Loss, delay and crashes are the simulator's business.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may panic"
+)]
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

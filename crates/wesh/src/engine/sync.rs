@@ -289,9 +289,9 @@ impl Engine {
         let sealed = heads::parse(data).ok()?;
         for (address, link_key, (group, kind)) in candidates {
             let mut tokens =
-                rotation::accepted_heads_tokens(&address, &link_key, now, self.profile.rotation());
+                rotation::accepted_heads_tokens(&address, link_key, now, self.profile.rotation());
             if tokens.any(|token| token == sealed.token) {
-                return sealed.open(&address, &link_key).ok().map(|payload| (group, kind, payload));
+                return sealed.open(&address, link_key).ok().map(|payload| (group, kind, payload));
             }
         }
         None
@@ -412,7 +412,7 @@ impl Engine {
             device: Some(active.own_device()),
             host: Some(self.host.clone()),
         };
-        let token = rotation::heads_token(&address, &link_key, ctx.now, self.profile.rotation());
-        Ok(payload.seal(&address, &link_key, &token, ctx.rng))
+        let token = rotation::heads_token(&address, link_key, ctx.now, self.profile.rotation());
+        Ok(payload.seal(&address, link_key, &token, ctx.rng))
     }
 }
