@@ -26,6 +26,8 @@ const INPUTS_PER_COMMIT_MAX: usize = 512;
 const CHANGES_PER_COMMIT_MAX: usize = 8192;
 /// Events and notices that a slow watcher may fall behind.
 pub(crate) const WATCH_BACKLOG_MAX: usize = 4096;
+/// The longest wait without an input. It bounds how long a clock that was set back holds things up.
+const WAIT_LONGEST: Duration = Duration::from_secs(300);
 /// Pause before a store that failed is tried again.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
@@ -170,8 +172,7 @@ impl<A: App + Send + 'static> Core<A> {
     /// How long nothing is to be done unless something comes in.
     fn wait(&self) -> Duration {
         let due = self.engine.timeout().into_iter().chain(self.app.timeout()).min();
-        // Without a deadline it wakes up once an hour, which nobody notices.
-        due.map_or(Duration::from_secs(3600), |due| Duration::from_millis(due.since(now()).as_millis()))
+        due.map_or(WAIT_LONGEST, |due| Duration::from_millis(due.since(now()).as_millis())).min(WAIT_LONGEST)
     }
 
     /// One transaction: as many inputs as wait, then the commit, then what follows from it.
@@ -181,7 +182,8 @@ impl<A: App + Send + 'static> Core<A> {
         let mut outcome = Outcome::new();
         let mut stop = false;
         let mut next = first;
-        let mut failed = self.let_time_pass(&mut tx, &mut outcome).err();
+        let woken = next.is_none();
+        let mut failed = self.let_time_pass(&mut tx, &mut outcome, woken).err();
         for _ in 0..INPUTS_PER_COMMIT_MAX {
             let Some(input) = next.take() else { break };
             let taken = match input {
@@ -255,11 +257,16 @@ impl<A: App + Send + 'static> Core<A> {
         }
     }
 
-    fn let_time_pass(&mut self, tx: &mut Tx<'_>, outcome: &mut Outcome<A>) -> Result<(), ReadError> {
+    fn let_time_pass(
+        &mut self,
+        tx: &mut Tx<'_>,
+        outcome: &mut Outcome<A>,
+        woken: bool,
+    ) -> Result<(), ReadError> {
         let mut rng = OsRng;
         let now = now();
         let mut ctx = Ctx { tx, now, rng: &mut rng };
-        if self.engine.timeout().is_some_and(|due| due <= now) {
+        if woken || self.engine.timeout().is_some_and(|due| due <= now) {
             self.engine.handle_timeout(&mut ctx)?;
         }
         if self.app.timeout().is_some_and(|due| due <= now) {

@@ -90,8 +90,17 @@ impl Fetches {
 
     /// Lets every block that a store misses be asked for at once: somebody new may have it.
     pub fn hasten(&mut self, now: Time, group: &GroupId, kind: StoreKind) {
-        let resting = self.by_entry.iter().filter(|(_, fetch)| fetch.group == *group && fetch.kind == kind);
-        let resting: Vec<_> = resting.filter(|(_, fetch)| fetch.due.is_some()).map(|(id, _)| *id).collect();
+        self.hasten_those(now, |fetch| fetch.group == *group && fetch.kind == kind);
+    }
+
+    /// Lets every block be asked for at once.
+    pub fn hasten_all(&mut self, now: Time) {
+        self.hasten_those(now, |_| true);
+    }
+
+    fn hasten_those(&mut self, now: Time, which: impl Fn(&Fetch) -> bool) {
+        let resting = self.by_entry.iter().filter(|(_, fetch)| which(fetch) && fetch.due.is_some());
+        let resting: Vec<_> = resting.map(|(id, _)| *id).collect();
         for entry in resting {
             if let Some(fetch) = self.by_entry.get_mut(&entry) {
                 fetch.pause = PAUSE_FIRST;

@@ -27,7 +27,7 @@ mod sync;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_base::kv::{ReadError, Tx};
-use dunlin_base::{AccountId, DeviceId, GroupId, PeerId, Time};
+use dunlin_base::{AccountId, DeviceId, GroupId, PeerId, Span, Time};
 use rand_core::CryptoRngCore;
 
 pub use action::{Action, ExchangeId};
@@ -45,6 +45,9 @@ use fetches::Fetches;
 use groups::ActiveGroup;
 use peers::Peer;
 use requests::{Lookup, OpenExchange};
+
+/// How far time may run backwards before that counts as a clock that was set.
+const CLOCK_JITTER: Span = Span::from_secs(5);
 
 /// What an input may use: storage, the time, and randomness, all owned by the shell.
 pub struct Ctx<'a, 's> {
@@ -75,6 +78,8 @@ pub struct Engine {
     requests_enabled: bool,
     records_due: Option<Time>,
     speakers_changed: bool,
+    /// The latest moment that an input told.
+    latest: Time,
     next_id: u64,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
@@ -113,6 +118,7 @@ impl Engine {
             requests_enabled: false,
             records_due: None,
             speakers_changed: false,
+            latest: Time::default(),
             next_id: 0,
             actions: VecDeque::new(),
             events: VecDeque::new(),
@@ -127,6 +133,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read: open the engine again.
     pub fn handle_timeout(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        self.heed_clock(ctx.now);
         self.join_backlog(ctx)?;
         self.ask_for_blocks(ctx.now);
         self.repeat_announcements(ctx)?;
@@ -181,8 +188,28 @@ impl Engine {
 
     /// What every input ends with: joins what became joinable and announces what is new.
     fn finish(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        self.heed_clock(ctx.now);
         self.join_backlog(ctx)?;
         self.announce(ctx)
+    }
+
+    /// When the clock was set back, deadlines made before would lie too far ahead: all of them are due now.
+    fn heed_clock(&mut self, now: Time) {
+        let set_back = now + CLOCK_JITTER < self.latest;
+        self.latest = if set_back { now } else { self.latest.max(now) };
+        if !set_back {
+            return;
+        }
+        self.fetches.hasten_all(now);
+        for active in self.groups.values_mut() {
+            for announcement in [&mut active.metadata.announcement, &mut active.messages.announcement] {
+                announcement.hasten(now);
+            }
+        }
+        for lookup in self.lookups.values_mut() {
+            lookup.hasten(now);
+        }
+        self.records_due = self.records_due.map(|due| due.min(now));
     }
 }
 

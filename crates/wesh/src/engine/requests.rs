@@ -59,6 +59,11 @@ impl Lookup {
     pub fn due(&self) -> Option<Time> {
         (self.exchange.is_none() && !self.idle).then_some(self.not_before)
     }
+
+    /// Makes what is due later due now.
+    pub fn hasten(&mut self, now: Time) {
+        self.not_before = self.not_before.min(now);
+    }
 }
 
 /// One handshake.

@@ -24,6 +24,8 @@ const REPEATS_MAX: u8 = 9;
 /// Failed attempts after which what descends from a missing entry is shown without it. The entry is still
 /// asked for; when it arrives, it takes its place.
 const FETCH_TRIES_BEFORE_HOLE: u8 = 4;
+/// Entries that were given up and are asked for again when somebody comes onto the topic.
+const HOLES_RETRIED_MAX: usize = 1000;
 /// Topics of one peer that are remembered: those of two thousand groups.
 const TOPICS_PER_PEER_MAX: usize = 4096;
 /// Heads of one payload that are looked at (`spec/security.md` O6).
@@ -40,6 +42,11 @@ impl Announcement {
     fn restart(&mut self, now: Time) {
         self.pause = REPEAT_FIRST;
         self.due = Some(now + self.pause);
+    }
+
+    /// Makes what is due later due now.
+    pub fn hasten(&mut self, now: Time) {
+        self.due = self.due.map(|due| due.min(now));
     }
 
     fn step(&mut self, now: Time) {
@@ -257,8 +264,11 @@ impl Engine {
         kind: StoreKind,
     ) -> Result<(), ReadError> {
         let active = self.active(group)?;
-        let missing = active.store(kind).log.missing(ctx.tx, FETCHES_MAX)?;
+        let log = &active.store(kind).log;
+        let missing = log.missing(ctx.tx, FETCHES_MAX)?;
+        let given_up = log.holes(ctx.tx, None, HOLES_RETRIED_MAX)?;
         self.fetches.want(ctx.now, group, kind, missing);
+        self.fetches.want(ctx.now, group, kind, given_up);
         Ok(())
     }
 
