@@ -113,10 +113,7 @@ pub fn story(contact: &Contact, zone: &Zone) -> String {
         ContactState::Kept => {
             format!("You asked on {asked}. The request is kept here until one of their devices is in reach.")
         }
-        ContactState::Sent => format!(
-            "You asked on {asked}. They have the request since {}, and have not answered.",
-            zone.moment(contact.sent_ms)
-        ),
+        ContactState::Sent => format!("You asked on {asked}. They have the request, and have not answered."),
         ContactState::Added => format!("Your contact since {}.", zone.moment(contact.added_ms)),
         ContactState::Blocked => "Blocked: you take nothing from them.".to_owned(),
         ContactState::Unspecified => String::new(),

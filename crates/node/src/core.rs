@@ -55,7 +55,8 @@ pub(crate) enum NetworkInput {
 /// One call from above: what to do inside the transaction, and how to answer after the commit.
 pub(crate) trait Call<A>: Send {
     /// Runs inside the transaction and keeps its result.
-    fn run(&mut self, ctx: &mut Ctx<'_, '_>, engine: &mut Engine, app: &mut A);
+    /// Whether it was refused is what it returns: then it must have changed nothing.
+    fn run(&mut self, ctx: &mut Ctx<'_, '_>, engine: &mut Engine, app: &mut A) -> bool;
     /// Answers, with what the commit came to.
     fn answer(self: Box<Self>, committed: Result<(), Arc<CommitError>>);
 }
@@ -191,9 +192,12 @@ impl<A: App + Send + 'static> Core<A> {
                 Input::Call(mut call) => {
                     let mut rng = OsRng;
                     let mut ctx = Ctx { tx: &mut tx, now: now(), rng: &mut rng };
-                    call.run(&mut ctx, &mut self.engine, &mut self.app);
+                    let before = ctx.tx.changes_len();
+                    let refused = call.run(&mut ctx, &mut self.engine, &mut self.app);
+                    let half_done = refused && ctx.tx.changes_len() != before;
                     outcome.calls.push(call);
-                    Ok(())
+                    // What a refused call changed must not be stored; engine and store start over.
+                    if half_done { Err(ReadError("a call was refused half way".into())) } else { Ok(()) }
                 }
                 Input::Stop => {
                     stop = true;
@@ -334,7 +338,10 @@ impl<A: App + Send + 'static> Core<A> {
             }
             NetworkInput::ExchangeOpened { id } => engine.handle_exchange_opened(ctx, id),
             NetworkInput::ExchangeFrame { id, frame } => engine.handle_exchange_frame(ctx, id, &frame),
-            NetworkInput::ExchangeClosed { id } => engine.handle_exchange_closed(ctx, id),
+            NetworkInput::ExchangeClosed { id } => {
+                self.performer.forget_exchange(id);
+                engine.handle_exchange_closed(ctx, id)
+            }
         }
     }
 

@@ -16,7 +16,7 @@ const REDIAL_LONGEST: Duration = Duration::from_secs(60);
 const LAN_PEERS_MAX: usize = 64;
 /// Addresses that the user may name.
 const NAMED_MAX: usize = 256;
-/// Sightings, orders and outcomes that may wait. Sightings beyond that are seen again.
+/// Sightings, orders and outcomes that may wait.
 const WAITING_MAX: usize = 256;
 
 /// What was seen of a host.

@@ -259,10 +259,11 @@ where
     R: Send,
     E: Send,
 {
-    fn run(&mut self, ctx: &mut Ctx<'_, '_>, engine: &mut Engine, app: &mut A) {
+    fn run(&mut self, ctx: &mut Ctx<'_, '_>, engine: &mut Engine, app: &mut A) -> bool {
         if let Some(change) = self.change.take() {
             self.result = Some(change(ctx, engine, app));
         }
+        matches!(self.result, Some(Err(_)))
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Arc<CommitError>>) {

@@ -90,6 +90,11 @@ impl Performer {
         }
     }
 
+    /// Ends one contact-request stream.
+    pub fn forget_exchange(&mut self, id: ExchangeId) {
+        self.exchanges.remove(&id);
+    }
+
     /// Ends all contact-request streams: the engine that spoke on them is gone.
     pub fn forget_exchanges(&mut self) {
         self.exchanges.clear();

@@ -14,10 +14,9 @@ use crate::perform::{CONTACT_REQUESTS, DIRECT_CHANNEL, InputSender, LOCAL_RECORD
 /// Reads the events of the host until it stops.
 pub(crate) async fn pump(mut events: Events, inputs: InputSender, sightings: mpsc::Sender<Sighting>) {
     while let Some(event) = events.next().await {
-        if let Some(sighting) = sighting(&event)
-            && sightings.try_send(sighting).is_err()
-        {
-            tracing::debug!("more hosts are seen than can be followed");
+        if let Some(sighting) = sighting(&event) {
+            // The search ends only with the node.
+            let _ = sightings.send(sighting).await;
         }
         if let Some(input) = translate(event) {
             inputs(input).await;

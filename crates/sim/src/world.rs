@@ -452,7 +452,17 @@ impl World {
             Action::Fetch { entry, peers } => {
                 let reached = peers.iter().filter_map(|peer| self.number_of(peer));
                 let reached: Vec<_> = reached.filter(|to| self.network.are_connected(from, *to)).collect();
-                match self.chance.pick(&reached) {
+                // A host asks one after another, so whoever would answer is reached.
+                let own = self.nodes.get(from).map(|node| node.id.clone());
+                let has = |to: &NodeNumber| {
+                    let node = self.nodes.get(*to).zip(own.as_ref());
+                    let block = node.and_then(|(node, own)| {
+                        node.look(|read, engine| engine.block_for(read, own, &entry))
+                    });
+                    matches!(block, Some(Ok(Some(_))))
+                };
+                let chosen = reached.iter().find(|to| has(to)).or(self.chance.pick(&reached));
+                match chosen {
                     Some(to) => self.network.send(now, from, *to, Parcel::Want { entry }),
                     None => self.network.tell(now, from, from, Parcel::BlockMissing { entry }),
                 }

@@ -113,18 +113,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Notes that the present heads of the message store were handed to `peer`, whole.
-    pub(super) fn note_heads_handed_over(
+    /// Notes that `entries` were handed to `peer`, whole.
+    pub(super) fn note_handed_over(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
         peer: &PeerId,
+        entries: &[EntryId],
     ) -> Result<(), ReadError> {
         let Some(active) = self.groups.get(group) else { return Ok(()) };
         let Some(device) = active.speakers.get(peer).copied() else { return Ok(()) };
-        for head in active.messages.log.heads(ctx.tx)? {
-            if ctx.tx.contains(tables::UNSENT, &group_entry_key(group, &head))? {
-                self.mark_sent(ctx, group, &head, device)?;
+        for entry in entries {
+            if ctx.tx.contains(tables::UNSENT, &group_entry_key(group, entry))? {
+                self.mark_sent(ctx, group, entry, device)?;
             }
         }
         Ok(())

@@ -103,6 +103,7 @@ impl Engine {
     /// Stops to use a group: leaves its topics. What is stored stays.
     pub fn deactivate(&mut self, group: &GroupId) {
         let Some(active) = self.groups.remove(group) else { return };
+        self.speakers_changed = true;
         for kind in STORES {
             let topic = active.store(kind).address.to_string();
             self.topics.remove(&topic);

@@ -27,7 +27,7 @@ mod sync;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_base::kv::{ReadError, Tx};
-use dunlin_base::{AccountId, DeviceId, GroupId, PeerId, Span, Time};
+use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, PeerId, Span, Time};
 use rand_core::CryptoRngCore;
 
 pub use action::{Action, ExchangeId};
@@ -72,7 +72,8 @@ pub struct Engine {
     backlog: BTreeSet<(GroupId, StoreKind)>,
     /// Logs whose heads changed by an own entry since they were announced.
     unannounced: BTreeSet<(GroupId, StoreKind)>,
-    heads_sent: BTreeMap<u64, (GroupId, StoreKind)>,
+    /// The messages that each frame on its way holds.
+    heads_sent: BTreeMap<u64, (GroupId, Vec<EntryId>)>,
     lookups: BTreeMap<AccountId, Lookup>,
     exchanges: BTreeMap<ExchangeId, OpenExchange>,
     requests_enabled: bool,
@@ -117,9 +118,11 @@ impl Engine {
             exchanges: BTreeMap::new(),
             requests_enabled: false,
             records_due: None,
-            speakers_changed: false,
+            // Whoever watches may still have what an engine before this one told.
+            speakers_changed: true,
             latest: Time::default(),
-            next_id: 0,
+            // An engine before this one may have used small numbers, and be answered late.
+            next_id: ctx.rng.next_u64(),
             actions: VecDeque::new(),
             events: VecDeque::new(),
         };

@@ -354,7 +354,10 @@ impl Engine {
             if lookup.exchange.is_some() || lookup.not_before > ctx.now {
                 continue;
             }
-            let Some(seed) = &lookup.contact.seed else { continue };
+            let Some(seed) = &lookup.contact.seed else {
+                lookup.idle = true;
+                continue;
+            };
             let names = rotation::sought_contact_names(account, seed, ctx.now, rotation);
             let named = |peer: &Peer| {
                 names.iter().any(|name| peer.records.get(name).is_some_and(|until| *until > ctx.now))

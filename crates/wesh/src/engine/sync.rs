@@ -165,11 +165,8 @@ impl Engine {
         peer: &PeerId,
         id: u64,
     ) -> Result<(), ReadError> {
-        let Some((group, kind)) = self.heads_sent.remove(&id) else { return Ok(()) };
-        if kind == StoreKind::Messages {
-            self.note_heads_handed_over(ctx, &group, peer)?;
-        }
-        Ok(())
+        let Some((group, entries)) = self.heads_sent.remove(&id) else { return Ok(()) };
+        self.note_handed_over(ctx, &group, peer, &entries)
     }
 
     /// Notes that the frame of a [`Action::SendHeads`] could not be written. It is sent again in time.
@@ -398,7 +395,10 @@ impl Engine {
         if let Some(subscriber) = store.subscribers.get_mut(peer) {
             subscriber.told = subscriber.told.saturating_add(1);
         }
-        self.heads_sent.insert(id, (*group, kind));
+        if kind == StoreKind::Messages {
+            let entries = self.active(group)?.messages.log.heads(ctx.tx)?;
+            self.heads_sent.insert(id, (*group, entries));
+        }
         self.actions.push_back(Action::SendHeads { id, peer: peer.clone(), data });
         Ok(())
     }
