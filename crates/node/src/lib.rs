@@ -2,7 +2,7 @@
 //!
 //! The node is the only shell around the pure crates. It moves bytes and time between the engine, the
 //! sockets and the disk, and decides nothing by itself. Applications use it in process, by
-//! [`NodeHandle`], or through gRPC, by [`services`].
+//! [`NodeHandle`], or through gRPC, by [`routes`].
 //!
 //! ```no_run
 //! use std::sync::Arc;
