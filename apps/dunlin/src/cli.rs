@@ -11,7 +11,7 @@ use crate::failure::EXIT_CODES;
 /// Without a command, Dunlin opens the chat in the terminal. A command talks to the node that runs on the
 /// data directory: the one of an open chat, or one started with `dunlin node`.
 #[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(version, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Where the account, its keys and messages are kept [default: ~/.local/share/dunlin].
     #[arg(long, global = true, value_name = "DIR", env = "DUNLIN_DATA_DIR")]

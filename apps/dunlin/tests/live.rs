@@ -297,6 +297,20 @@ fn a_data_directory_has_one_node_and_one_profile() {
 }
 
 #[test]
+fn a_port_in_use_is_told() {
+    let mut ann = Person::new("Ann");
+    let ben = Person::new("Ben");
+    ann.start(&[]);
+    let address = ann.address();
+    let address = address.split("/p2p/").next().unwrap();
+    let told = ben.refused(exit::FAILED, &["node", "--name", "Ben", "--listen", address]);
+    assert!(told.contains(address), "{told}");
+    let port = address.rsplit('/').next().unwrap();
+    let listen = ["--listen", LOOPBACK, "--grpc", &format!("127.0.0.1:{port}")];
+    ben.refused(exit::FAILED, &[&["node", "--name", "Ben"][..], &listen].concat());
+}
+
+#[test]
 fn a_data_directory_can_be_locked_by_a_passphrase() {
     let mut ann = Person::new("Ann");
     let file = ann.place.path().join("passphrase");

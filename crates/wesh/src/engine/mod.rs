@@ -32,7 +32,7 @@ use rand_core::CryptoRngCore;
 
 pub use action::{Action, ExchangeId};
 pub use app::{App, NoApp};
-pub use commands::CommandError;
+pub use commands::{CommandError, PAYLOAD_BYTES_MAX};
 pub use delivery::Delivery;
 pub use dunlin_log::Position;
 pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};

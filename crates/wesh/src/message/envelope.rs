@@ -64,7 +64,7 @@ pub fn seal(
 /// Seals `plaintext` as the message that follows the state `chain` of `device`: the message, the state
 /// after it, and its key. `None` when all counters are used.
 ///
-/// Whoever seals two messages from one state uses a counter twice; [`seal`] keeps track of that.
+/// Whoever seals two messages from one state uses a counter twice; [`seal()`] keeps track of that.
 pub fn seal_at(
     group: &Group,
     device: &SecretKey,
