@@ -1,4 +1,7 @@
-//! Checks for wire forms and error codes: `protobuf.json`, `error-codes.json`.
+//! Checks for wire forms and error codes: `protobuf.json`, `error-codes.json`, and the messenger's
+//! `protobuf.json` as far as its messages exist here.
+
+use std::collections::BTreeSet;
 
 use dunlin_proto::{FILE_DESCRIPTOR_SET, recode};
 use dunlin_wesh::errors::{Code, Failure};
@@ -14,6 +17,7 @@ use crate::report::Report;
 pub fn check_for(file: &VectorFile) -> Option<Check> {
     match file.stem() {
         "protobuf" if file.is_wesh() => Some(protobuf),
+        "protobuf" if file.is_messenger() => Some(messenger_protobuf),
         "error-codes" if file.is_wesh() => Some(error_codes),
         _ => None,
     }
@@ -24,19 +28,49 @@ fn protobuf(file: &VectorFile, report: &mut Report) -> Result<(), String> {
     let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).map_err(|error| error.to_string())?;
     for case in list(&file.json, "messages")? {
         let name = text(case, "message")?;
-        report.check(format!("{name} ({})", text(case, "kind")?), message(&pool, name, case));
+        let fields = field(case, "fields")?;
+        report.check(format!("{name} ({})", text(case, "kind")?), message(&pool, name, case, fields));
     }
-    let enums = field(&file.json, "enums")?.as_object().ok_or("\"enums\" is no object")?;
-    for (name, values) in enums {
+    for (name, values) in enums(file)? {
         report.check(name, enumeration(&pool, name, values));
     }
     Ok(())
 }
 
-fn message(pool: &DescriptorPool, name: &str, case: &Json) -> Result<(), String> {
+/// The same for the messages and enums of the messenger that exist here; the others are counted.
+fn messenger_protobuf(file: &VectorFile, report: &mut Report) -> Result<(), String> {
+    let pool = DescriptorPool::decode(FILE_DESCRIPTOR_SET).map_err(|error| error.to_string())?;
+    let mut absent = BTreeSet::new();
+    for case in list(&file.json, "messages")? {
+        let name = text(case, "message")?;
+        if pool.get_message_by_name(name).is_none() {
+            absent.insert(name);
+            continue;
+        }
+        let fields = field(case, "json")?;
+        report.check(format!("{name} ({})", text(case, "variant")?), message(&pool, name, case, fields));
+    }
+    for (name, values) in enums(file)? {
+        if pool.get_enum_by_name(name).is_none() {
+            absent.insert(name);
+            continue;
+        }
+        report.check(name, enumeration(&pool, name, values));
+    }
+    if !absent.is_empty() {
+        report.leave_out(format!("{} messages and enums that do not exist here", absent.len()));
+    }
+    Ok(())
+}
+
+fn enums(file: &VectorFile) -> Result<&serde_json::Map<String, Json>, String> {
+    field(&file.json, "enums")?.as_object().ok_or_else(|| "\"enums\" is no object".to_owned())
+}
+
+fn message(pool: &DescriptorPool, name: &str, case: &Json, fields: &Json) -> Result<(), String> {
     let wanted = base64_bytes(case, "bytes")?;
     let descriptor = pool.get_message_by_name(name).ok_or("no such message")?;
-    let built = dynamic(descriptor.clone(), field(case, "fields")?)?;
+    let built = dynamic(descriptor.clone(), fields)?;
     equal_bytes("encoded fields", built.encode_to_vec(), &wanted)?;
     let parsed = DynamicMessage::decode(descriptor, &*wanted).map_err(|error| error.to_string())?;
     equal("decoded fields", parsed, built)?;
