@@ -10,9 +10,12 @@
 
 mod support;
 
+use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId};
+use dunlin_messenger::app_message::{Content, Envelope};
 use dunlin_messenger::links::Link;
 use dunlin_messenger::views::{MessageContent, MessageState};
 use dunlin_messenger::{MessengerError, Notice, Page, short_id};
+use dunlin_wesh::engine::{App, Event, MessageEvent, Position, WaitCause};
 use support::World;
 
 const ANN: usize = 0;
@@ -26,7 +29,7 @@ fn ann_and_bob() -> World {
     world
 }
 
-fn state(world: &World, index: usize, entry: &dunlin_base::EntryId) -> MessageState {
+fn state(world: &World, index: usize, entry: &EntryId) -> MessageState {
     world.message(index, entry).delivery.unwrap().state()
 }
 
@@ -290,4 +293,117 @@ fn texts_that_cannot_be_sent_are_refused() {
     assert_eq!(error.to_string(), "the text has 65537 bytes, and a message holds 65536: send it in parts");
     assert!(world.send(ANN, "bob", &long[1..]).is_ok());
     assert!(matches!(world.send(ANN, "carol", "hi"), Err(MessengerError::Unknown { .. })));
+}
+
+/// A message as the engine tells it, made up to come at a time at which a network would rarely bring it.
+fn told(group: GroupId, member: AccountId, height: u64, block: &[u8], envelope: &Envelope) -> MessageEvent {
+    let entry = EntryId::of_block(block);
+    MessageEvent {
+        group,
+        entry,
+        position: Position { height, id: entry },
+        device: DeviceId::new(*member.key()),
+        member: MemberId::new(*member.key()),
+        counter: height,
+        parents: Vec::new(),
+        payload: envelope.encode(),
+        own: false,
+    }
+}
+
+fn tell(world: &mut World, index: usize, event: Event) {
+    world.act(index, |ctx, engine, app| Ok(app.handle_event(ctx, engine, &event)?)).unwrap();
+}
+
+#[test]
+fn a_confirmation_may_come_before_what_it_confirms() {
+    let mut world = ann_and_bob();
+    let (ann, bob) = (world.account(ANN), world.account(BOB));
+    let group = world.conversation(ANN, "bob").group;
+    let own = told(group, ann, 7, b"from another device of mine", &Envelope::text("hi", 1));
+    let theirs = told(group, bob, 6, b"theirs", &Envelope::text("hello", 1));
+    for (height, target) in [(8, own.entry), (9, theirs.entry)] {
+        let confirmation = Envelope::acknowledge(&target);
+        let block = [height as u8];
+        tell(&mut world, ANN, Event::Message(told(group, bob, height, &block, &confirmation)));
+    }
+    assert!(world.texts(ANN, "bob").is_empty());
+
+    tell(&mut world, ANN, Event::Message(own.clone()));
+    tell(&mut world, ANN, Event::Message(theirs.clone()));
+
+    assert_eq!(state(&world, ANN, &own.entry), MessageState::Received);
+    assert!(world.message(ANN, &theirs.entry).delivery.is_none());
+}
+
+#[test]
+fn a_message_told_twice_is_kept_counted_and_confirmed_once() {
+    let mut world = ann_and_bob();
+    let bob = world.account(BOB);
+    let conversation = world.conversation(ANN, "bob");
+    let before = world.log_len(ANN, &conversation.group).0;
+    let message = told(conversation.group, bob, 5, b"m", &Envelope::text("hi", 1));
+    for _ in 0..2 {
+        tell(&mut world, ANN, Event::Message(message.clone()));
+    }
+    assert_eq!(world.texts(ANN, "bob"), ["hi"]);
+    assert_eq!(world.conversation(ANN, "bob").unread, 1);
+    assert_eq!(world.log_len(ANN, &conversation.group).0, before + 1);
+}
+
+#[test]
+fn a_message_follows_its_place_in_the_log() {
+    let mut world = ann_and_bob();
+    let bob = world.account(BOB);
+    let group = world.conversation(ANN, "bob").group;
+    let first = told(group, bob, 5, b"first", &Envelope::text("first", 1));
+    let second = told(group, bob, 6, b"second", &Envelope::text("second", 2));
+    tell(&mut world, ANN, Event::Message(first.clone()));
+    tell(&mut world, ANN, Event::Message(second));
+    world.take_notices(ANN);
+
+    let to = Position { height: 9, id: first.entry };
+    tell(&mut world, ANN, Event::Moved { group, entry: first.entry, from: first.position, to });
+
+    assert_eq!(world.texts(ANN, "bob"), ["second", "first"]);
+    assert_eq!(world.message(ANN, &first.entry).position, to);
+    assert_eq!(world.take_notices(ANN), [Notice::MessageChanged { group, entry: first.entry }]);
+}
+
+#[test]
+fn a_closed_message_is_counted_until_it_opens() {
+    let mut world = ann_and_bob();
+    let bob = world.account(BOB);
+    let group = world.conversation(ANN, "bob").group;
+    let message = told(group, bob, 5, b"m", &Envelope::text("hi", 1));
+    for cause in [
+        WaitCause::DeviceUnknown { device: message.device },
+        WaitCause::KeyNotReceived { device: message.device },
+    ] {
+        tell(&mut world, ANN, Event::MessageWaits { group, entry: message.entry, cause });
+    }
+    assert_eq!(world.conversation(ANN, "bob").closed, 1);
+    let why = world.why(ANN, &message.entry);
+    assert!(why.ends_with("closed: the key of the sender's device has not arrived yet."), "{why}");
+    let why = world.view(ANN, |read, _, app| app.why_conversation(read, &group).unwrap());
+    assert_eq!(why, "Messages are here but closed: 1 for want of the key of the sender's device.");
+
+    tell(&mut world, ANN, Event::Message(message));
+
+    assert_eq!(world.conversation(ANN, "bob").closed, 0);
+    assert_eq!(world.texts(ANN, "bob"), ["hi"]);
+}
+
+#[test]
+fn what_later_versions_send_is_shown_and_what_is_not_for_people_is_not() {
+    let mut world = ann_and_bob();
+    let bob = world.account(BOB);
+    let group = world.conversation(ANN, "bob").group;
+    for number in [2, 7, 8, 14, 15, 99] {
+        let content = Content::Other { number, payload: vec![1] };
+        let envelope = Envelope { content, sent_date: 1, target: String::new() };
+        let message = told(group, bob, number as u64, &number.to_be_bytes(), &envelope);
+        tell(&mut world, ANN, Event::Message(message));
+    }
+    assert_eq!(world.texts(ANN, "bob"), ["a message of a kind that this version does not know"; 2]);
 }
