@@ -29,6 +29,8 @@ pub(super) struct GroupStore {
     pub writer: Writer,
     pub address: StoreAddress,
     pub announcement: Announcement,
+    /// The heads to which `confirmed` and `told` of the subscribers refer.
+    pub told_heads: Vec<EntryId>,
     /// Peers that subscribe to the topic of this store.
     pub subscribers: BTreeMap<PeerId, Subscriber>,
 }
@@ -40,6 +42,8 @@ pub(super) struct Subscriber {
     pub confirmed: bool,
     /// How often our present heads were given to it.
     pub told: u8,
+    /// Until when no further payload of it is answered.
+    pub quiet_until: Time,
 }
 
 /// A group in use.
@@ -338,6 +342,7 @@ impl Engine {
                 writer: Writer::new(group.signing_key().clone()),
                 address,
                 announcement: Announcement::default(),
+                told_heads: Vec::new(),
                 subscribers: BTreeMap::new(),
             }
         };

@@ -208,6 +208,11 @@ impl Engine {
             for announcement in [&mut active.metadata.announcement, &mut active.messages.announcement] {
                 announcement.hasten(now);
             }
+            for store in [&mut active.metadata, &mut active.messages] {
+                for subscriber in store.subscribers.values_mut() {
+                    subscriber.quiet_until = subscriber.quiet_until.min(now);
+                }
+            }
         }
         for lookup in self.lookups.values_mut() {
             lookup.hasten(now);

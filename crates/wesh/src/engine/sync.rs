@@ -18,6 +18,8 @@ use crate::rotation;
 const REPEAT_FIRST: Span = Span::from_secs(2);
 /// Longest such pause.
 const REPEAT_LONGEST: Span = Span::from_secs(300);
+/// Shortest pause between two answers to the payloads of one peer.
+const ANSWER_PAUSE: Span = Span::from_secs(1);
 /// How often the same heads are repeated to the same peer: the pauses add up to about ten minutes, after
 /// which the peer is given them again when it next comes onto the topic.
 const REPEATS_MAX: u8 = 9;
@@ -349,12 +351,21 @@ impl Engine {
         let covered = own.iter().all(|head| shown.contains(head));
         let caught_up =
             shown.iter().try_fold(true, |all, id| Ok::<_, ReadError>(all && log.contains(ctx.tx, *id)?))?;
+        let now = ctx.now;
         let store = self.active_mut(group)?.store_mut(kind);
+        if store.told_heads != own {
+            store.told_heads = own;
+            for subscriber in store.subscribers.values_mut() {
+                subscriber.told = 0;
+            }
+        }
         let Some(subscriber) = store.subscribers.get_mut(peer) else { return Ok(()) };
         let confirmed_before = std::mem::replace(&mut subscriber.confirmed, covered);
         let told = subscriber.told;
         let worth_an_answer = if covered { direct && (confirmed_before || told == 0) } else { caught_up };
-        if worth_an_answer && told < REPEATS_MAX {
+        // Two who answer each other at once would never end; what is left unsaid is repeated in time.
+        if worth_an_answer && told < REPEATS_MAX && now >= subscriber.quiet_until {
+            subscriber.quiet_until = now + ANSWER_PAUSE;
             self.send_heads(ctx, group, kind, peer)?;
         }
         Ok(())
@@ -372,9 +383,6 @@ impl Engine {
             Ingest::Known => {}
             Ingest::Refused(reason) => tracing::debug!(%reason, "an entry is refused"),
             Ingest::Stored { missing } => {
-                for subscriber in store.subscribers.values_mut() {
-                    subscriber.told = 0;
-                }
                 self.backlog.insert((*group, kind));
                 self.fetches.want(ctx.now, group, kind, missing);
             }
