@@ -151,6 +151,26 @@ impl World {
         result
     }
 
+    /// Hands `data` to a node as heads that its neighbour `from` sent.
+    pub fn hand_heads(&mut self, index: usize, from: usize, data: &[u8]) {
+        let host = self.nodes[from].host.clone();
+        self.input(index, |ctx, engine| engine.handle_heads(ctx, &host, data));
+        self.settle();
+    }
+
+    /// Whether a command of the engine is refused, and changes nothing by that.
+    pub fn is_refused<R, E>(
+        &mut self,
+        index: usize,
+        command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine, &mut Messenger) -> Result<R, E>,
+    ) -> bool {
+        self.transact(index, |ctx, engine, app| {
+            let before = ctx.tx.changes_len();
+            Ok::<_, ()>(command(ctx, engine, app).is_err() && ctx.tx.changes_len() == before)
+        })
+        .unwrap()
+    }
+
     fn input(
         &mut self,
         index: usize,

@@ -21,8 +21,8 @@ pub(super) struct Peer {
     pub topics: BTreeSet<String>,
     /// The discovery names that it announced, with the time until which it does.
     pub records: BTreeMap<String, Time>,
-    /// Lookups that were tried with it although it announced nothing.
-    pub tried_blindly: BTreeSet<AccountId>,
+    /// Lookups that were tried with it although it announced nothing, and when they may be again.
+    pub not_blindly_before: BTreeMap<AccountId, Time>,
 }
 
 impl Engine {
@@ -52,8 +52,10 @@ impl Engine {
         peer: &PeerId,
         takes_requests: bool,
     ) -> Result<(), ReadError> {
-        if let Some(known) = self.peers.get_mut(peer) {
-            known.takes_requests = takes_requests;
+        if let Some(known) = self.peers.get_mut(peer)
+            && std::mem::replace(&mut known.takes_requests, takes_requests) != takes_requests
+        {
+            known.not_blindly_before.clear();
         }
         self.hasten_lookups(ctx);
         self.finish(ctx)

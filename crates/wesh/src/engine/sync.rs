@@ -33,6 +33,10 @@ const TOPICS_PER_PEER_MAX: usize = 4096;
 /// Heads of one payload that are looked at (`spec/security.md` O6).
 const HEADS_PER_PAYLOAD_MAX: usize = 4096;
 
+/// Bytes of entries in one payload, beyond which the lower heads are left out: they grow by a third or two
+/// as JSON, and a gossip message ends at 1 MiB. The next entry written here names them all.
+const HEADS_BYTES_MAX: usize = 384 * 1024;
+
 /// When the heads of a store are to be given again.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Announcement {
@@ -315,6 +319,7 @@ impl Engine {
         payload: &HeadsPayload,
         direct: bool,
     ) -> Result<(), ReadError> {
+        self.at_work = Some(*group);
         self.note_speaker(group, peer, payload);
         let Ok(entries) = heads_from_json(&payload.heads) else {
             tracing::debug!("a heads list is malformed");
@@ -378,6 +383,7 @@ impl Engine {
         kind: StoreKind,
         block: &[u8],
     ) -> Result<(), ReadError> {
+        self.at_work = Some(*group);
         let store = self.active_mut(group)?.store_mut(kind);
         match store.log.ingest(ctx.tx, block)? {
             Ingest::Known => {}
@@ -417,11 +423,18 @@ impl Engine {
         group: &GroupId,
         kind: StoreKind,
     ) -> Result<Vec<u8>, ReadError> {
+        self.at_work = Some(*group);
         let active = self.active(group)?;
         let store = active.store(kind);
         let mut entries = Vec::new();
+        let mut bytes = 0_usize;
         for head in store.log.heads(ctx.tx)? {
-            entries.extend(store.log.entry(ctx.tx, head)?);
+            let Some(entry) = store.log.entry(ctx.tx, head)? else { continue };
+            bytes = bytes.saturating_add(entry.block().len());
+            if bytes > HEADS_BYTES_MAX && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
         }
         let address = store.address.to_string();
         let link_key = active.group.link_key();
