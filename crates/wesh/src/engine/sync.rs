@@ -4,6 +4,7 @@
 //! announced on the topic. Gossip may get lost, so an announcement is repeated to those who have not shown
 //! that they have it: after two seconds, then after twice as long, [`REPEATS_MAX`] times.
 
+use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::ReadError;
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
 use dunlin_log::{Entry, Ingest, heads_from_json, heads_to_json};
@@ -74,7 +75,7 @@ impl Engine {
         data: &[u8],
     ) -> Result<(), ReadError> {
         let Some((group, kind)) = self.topics.get(topic).copied() else { return Ok(()) };
-        match self.open_heads(ctx.now, &[(group, kind)], data) {
+        match self.open_heads(ctx.now, &[(group, kind)], &[(group, kind)], data) {
             Some((_, _, payload)) => self.take_heads(ctx, &group, kind, author, &payload, false)?,
             None => tracing::debug!("a gossip message does not open"),
         }
@@ -92,7 +93,11 @@ impl Engine {
         data: &[u8],
     ) -> Result<(), ReadError> {
         let stores: Vec<_> = self.topics.values().copied().collect();
-        match self.open_heads(ctx.now, &stores, data) {
+        let common = |(group, kind): &&(GroupId, StoreKind)| {
+            self.groups.get(group).is_some_and(|active| active.store(*kind).subscribers.contains_key(peer))
+        };
+        let common: Vec<_> = stores.iter().filter(common).copied().collect();
+        match self.open_heads(ctx.now, &stores, &common, data) {
             Some((group, kind, payload)) => self.take_heads(ctx, &group, kind, peer, &payload, true)?,
             None => tracing::debug!("a heads payload does not open"),
         }
@@ -289,25 +294,40 @@ impl Engine {
         }
     }
 
+    /// Opens a heads payload for the one of `stores` that its token names.
+    ///
+    /// A clock that is days off makes a token that names none. The token is only a name: what opens with a link
+    /// key comes from somebody who has the key. So it is tried with those of `common`, which the sender is
+    /// known to be on; more than these, and a stranger could make us try every key on megabytes of nothing.
     fn open_heads(
         &self,
         now: Time,
         stores: &[(GroupId, StoreKind)],
+        common: &[(GroupId, StoreKind)],
         data: &[u8],
     ) -> Option<(GroupId, StoreKind, HeadsPayload)> {
-        let candidates = stores.iter().filter_map(|(group, kind)| {
-            let active = self.groups.get(group)?;
-            Some((active.store(*kind).address.to_string(), active.group.link_key(), (*group, *kind)))
-        });
         let sealed = heads::parse(data).ok()?;
-        for (address, link_key, (group, kind)) in candidates {
-            let mut tokens =
-                rotation::accepted_heads_tokens(&address, link_key, now, self.profile.rotation());
+        let rotation = self.profile.rotation();
+        for (address, link_key, (group, kind)) in self.named(stores) {
+            let mut tokens = rotation::accepted_heads_tokens(&address, link_key, now, rotation);
             if tokens.any(|token| token == sealed.token) {
                 return sealed.open(&address, link_key).ok().map(|payload| (group, kind, payload));
             }
         }
-        None
+        self.named(common).find_map(|(address, link_key, (group, kind))| {
+            Some((group, kind, sealed.open(&address, link_key).ok()?))
+        })
+    }
+
+    /// What stores are called, and the keys to what is said of them.
+    fn named<'s>(
+        &'s self,
+        stores: &'s [(GroupId, StoreKind)],
+    ) -> impl Iterator<Item = (String, &'s SymmetricKey, (GroupId, StoreKind))> {
+        stores.iter().filter_map(|(group, kind)| {
+            let active = self.groups.get(group)?;
+            Some((active.store(*kind).address.to_string(), active.group.link_key(), (*group, *kind)))
+        })
     }
 
     fn take_heads(
