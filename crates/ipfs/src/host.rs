@@ -29,6 +29,7 @@ use crate::{
     exchange::Exchange,
     frames::{Lanes, Outbound, receive_one},
     gossip::{self, PublishMessageError},
+    listen::listen,
     peers::{ConnectionInfo, PeerList},
     streams::{Inbound, OpenReply, OpenStreamError},
 };
@@ -220,7 +221,7 @@ impl Host {
         match command {
             Command::Dial { options, reply } => self.dial(options, reply),
             Command::Listen { address, reply } => {
-                let _ = reply.send(self.swarm.listen_on(address).map(|_| ()));
+                let _ = reply.send(listen(&mut self.swarm, address));
             }
             Command::Disconnect { peer } => {
                 // The error says that the peer is not connected, which is what was asked for.
