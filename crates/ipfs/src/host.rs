@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -278,7 +278,7 @@ impl Host {
             SwarmEvent::ConnectionEstablished { peer_id: peer, connection_id, endpoint, .. } => {
                 let address = endpoint.get_remote_address().clone();
                 let inbound = endpoint.is_listener();
-                let info = ConnectionInfo { address: address.clone(), inbound };
+                let info = ConnectionInfo { address: address.clone(), inbound, since: SystemTime::now() };
                 if self.parts.peers.connected(peer, connection_id, info) {
                     self.parts.bitswap.connected(peer);
                     self.pending.push_back(Event::PeerConnected { peer, address, inbound });
