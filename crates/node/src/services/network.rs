@@ -70,7 +70,7 @@ impl<A: App + Send + 'static> NodeService for Network<A> {
         })?;
         let peer = self.finder().connect(address).await.map_err(|error| match &error {
             ConnectError::Own => refusal(Code::InvalidArgument, "address-own", error.to_string()),
-            ConnectError::TooMany => {
+            ConnectError::TooMany | ConnectError::Busy => {
                 refusal(Code::ResourceExhausted, "too-many-addresses", error.to_string())
             }
             ConnectError::Unreachable(_) | ConnectError::Stopped => {
