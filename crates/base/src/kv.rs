@@ -101,8 +101,8 @@ pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-/// A key of any table.
-type TableKey = (Table, Vec<u8>);
+/// Something by table and key. A tree for each table, so that a key is looked up as the slice that it is.
+type ByKey<T> = BTreeMap<Table, BTreeMap<Vec<u8>, T>>;
 
 /// A key and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
@@ -164,14 +164,14 @@ pub trait Read {
     }
 }
 
-/// What of an ordered map of all tables lies inside `range` of one.
-fn bounds(table: Table, range: &KeyRange) -> (Bound<TableKey>, Bound<TableKey>) {
-    let end = match (&range.end, table.0.checked_add(1)) {
-        (Some(end), _) => Bound::Excluded((table, end.clone())),
-        (None, Some(next)) => Bound::Excluded((Table(next), Vec::new())),
-        (None, None) => Bound::Unbounded,
-    };
-    (Bound::Included((table, range.start.clone())), end)
+/// What of `tree`, one table, lies inside `range`, which is not empty.
+fn inside<'t, T>(
+    tree: Option<&'t BTreeMap<Vec<u8>, T>>,
+    range: &KeyRange,
+) -> impl DoubleEndedIterator<Item = (&'t Vec<u8>, &'t T)> + use<'t, T> {
+    let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let pairs = tree.map(|tree| tree.range::<[u8], _>((Bound::Included(range.start.as_slice()), end)));
+    pairs.into_iter().flatten()
 }
 
 /// Tables that can be changed.
@@ -186,7 +186,7 @@ pub trait Store: Read + Send + Sync {
 /// Changes that belong together, ordered by table and key: a value to put, or `None` to delete.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
-    changes: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    changes: ByKey<Option<Vec<u8>>>,
 }
 
 impl Batch {
@@ -197,12 +197,14 @@ impl Batch {
 
     /// How many keys change.
     pub fn len(&self) -> usize {
-        self.changes.len()
+        self.changes.values().map(BTreeMap::len).sum()
     }
 
     /// The changes in order of table and key.
     pub fn iter(&self) -> impl Iterator<Item = (Table, &[u8], Option<&[u8]>)> {
-        self.changes.iter().map(|((table, key), value)| (*table, key.as_slice(), value.as_deref()))
+        self.changes.iter().flat_map(|(table, changes)| {
+            changes.iter().map(|(key, value)| (*table, key.as_slice(), value.as_deref()))
+        })
     }
 }
 
@@ -225,12 +227,12 @@ impl<'s> Tx<'s> {
 
     /// Sets `key` to `value`.
     pub fn put(&mut self, table: Table, key: &[u8], value: &[u8]) {
-        self.batch.changes.insert((table, key.to_vec()), Some(value.to_vec()));
+        self.change(table, key, Some(value.to_vec()));
     }
 
     /// Removes `key`.
     pub fn delete(&mut self, table: Table, key: &[u8]) {
-        self.batch.changes.insert((table, key.to_vec()), None);
+        self.change(table, key, None);
     }
 
     /// Whether nothing changed so far.
@@ -248,14 +250,18 @@ impl<'s> Tx<'s> {
         self.batch
     }
 
-    fn changes_in(&self, table: Table, range: &KeyRange) -> impl DoubleEndedIterator<Item = Change<'_>> {
-        self.batch.changes.range(bounds(table, range)).map(|((_, key), value)| (key, value))
+    fn change(&mut self, table: Table, key: &[u8], change: Option<Vec<u8>>) {
+        let changes = self.batch.changes.entry(table).or_default();
+        match changes.get_mut(key) {
+            Some(before) => *before = change,
+            None => _ = changes.insert(key.to_vec(), change),
+        }
     }
 }
 
 impl Read for Tx<'_> {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
-        match self.batch.changes.get(&(table, key.to_vec())) {
+        match self.batch.changes.get(&table).and_then(|changes| changes.get(key)) {
             Some(change) => Ok(change.clone()),
             None => self.base.get(table, key),
         }
@@ -271,9 +277,10 @@ impl Read for Tx<'_> {
         if range.is_empty() {
             return Ok(());
         }
+        let changes = inside(self.batch.changes.get(&table), range);
         let ordered: Box<dyn Iterator<Item = Change<'_>>> = match direction {
-            Direction::Ascending => Box::new(self.changes_in(table, range)),
-            Direction::Descending => Box::new(self.changes_in(table, range).rev()),
+            Direction::Ascending => Box::new(changes),
+            Direction::Descending => Box::new(changes.rev()),
         };
         let mut changes = ordered.peekable();
         let comes_first = |own: &[u8], stored: &[u8]| match direction {
@@ -311,19 +318,16 @@ impl Read for Tx<'_> {
     }
 }
 
-/// Values by table and key.
-type Tables = BTreeMap<TableKey, Vec<u8>>;
-
 /// A store in memory: for tests, and for a node that shall leave nothing behind.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
-    tables: RwLock<Tables>,
+    tables: RwLock<ByKey<Vec<u8>>>,
 }
 
 impl Read for MemoryStore {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        Ok(tables.get(&(table, key.to_vec())).cloned())
+        Ok(tables.get(&table).and_then(|values| values.get(key)).cloned())
     }
 
     fn scan(
@@ -337,12 +341,12 @@ impl Read for MemoryStore {
             return Ok(());
         }
         let tables = self.tables.read().unwrap_or_else(PoisonError::into_inner);
-        let pairs = tables.range(bounds(table, range));
+        let pairs = inside(tables.get(&table), range);
         let ordered: Box<dyn Iterator<Item = _>> = match direction {
             Direction::Ascending => Box::new(pairs),
             Direction::Descending => Box::new(pairs.rev()),
         };
-        for ((_, key), value) in ordered {
+        for (key, value) in ordered {
             if visit(key, value).is_break() {
                 break;
             }
@@ -354,11 +358,14 @@ impl Read for MemoryStore {
 impl Store for MemoryStore {
     fn commit(&self, batch: Batch, _durability: Durability) -> Result<(), CommitError> {
         let mut tables = self.tables.write().unwrap_or_else(PoisonError::into_inner);
-        for (key, change) in batch.changes {
-            match change {
-                Some(value) => tables.insert(key, value),
-                None => tables.remove(&key),
-            };
+        for (table, changes) in batch.changes {
+            let values = tables.entry(table).or_default();
+            for (key, change) in changes {
+                match change {
+                    Some(value) => values.insert(key, value),
+                    None => values.remove(&key),
+                };
+            }
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, after_prefix};
 
 use crate::agenda::{Cursor, Work};
 use crate::heights::Search;
-use crate::rows::{COPIES, Group, HEADS, Held, ORDER, Place, Position, damaged};
+use crate::rows::{COPIES, Group, HEADS, Held, ORDER, Ordered, Place, Position, damaged};
 use crate::session::{Replaced, Session};
 
 impl Session<'_, '_> {
@@ -124,7 +124,7 @@ impl Session<'_, '_> {
         place.is_void = is_void;
         held.place = Some(place);
         let position = Position { height: place.height, id };
-        self.tx.put(ORDER, &position.key(self.tag), &[u8::from(is_void)]);
+        self.tag.put_order(self.tx, position, Ordered { is_void, block: held.block });
         self.tag.put_held(self.tx, id, &held);
     }
 

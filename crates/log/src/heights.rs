@@ -6,7 +6,7 @@ use dunlin_base::EntryId;
 use dunlin_base::kv::{Read, ReadError};
 
 use crate::agenda::{Cursor, Work};
-use crate::rows::{HEADS, LogTag, ORDER, Position};
+use crate::rows::{HEADS, LogTag, ORDER, Ordered, Position};
 use crate::session::Session;
 
 impl Session<'_, '_> {
@@ -36,7 +36,7 @@ impl Session<'_, '_> {
         let after = Position { height, id };
         if held.accepted().is_some() && before != after {
             self.tx.delete(ORDER, &before.key(self.tag));
-            self.tx.put(ORDER, &after.key(self.tag), &[u8::from(place.is_void)]);
+            self.tag.put_order(self.tx, after, Ordered { is_void: place.is_void, block: held.block });
             if self.remove_head(before)? {
                 self.tx.put(HEADS, &after.key(self.tag), &[]);
                 self.meta.heads = self.meta.heads.saturating_add(1);

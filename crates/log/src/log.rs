@@ -9,7 +9,7 @@ use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx, after_prefix};
 use crate::entry::{Body, Clock, Entry};
 use crate::heights::Search;
 use crate::identity::Writer;
-use crate::rows::{ABSENT, BLOCKS, LogTag, ORDER, Position, Presence, Urgency, damaged};
+use crate::rows::{ABSENT, LogTag, ORDER, Ordered, Position, Presence, Urgency, damaged};
 use crate::session::{Joined, JoinedBatch, Lately, Session, read_entry};
 use crate::traverse::{Outlook, POINTERS, top_heads};
 use crate::verdict::{Checked, Checker, ENTRY_BYTES_MAX, Quarantine, Refusal, Rules, Verdict};
@@ -140,8 +140,8 @@ impl Log {
         }
         let time = checked.entry.time();
         let mut session = Session::begin(tx, self.tag)?;
-        let held = checked.held(session.stop_wanting(id, before));
-        session.tx.put(BLOCKS, id.digest(), checked.entry.block());
+        let is_late = session.stop_wanting(id, before);
+        let held = checked.held(is_late, session.keep_block(&checked.entry));
         let joined = session.join(held, checked.entry)?;
         let (_, meta) = session.end()?;
         self.outlook = outlook.after(id, time, self.pointers).map(|outlook| Recent {
@@ -308,10 +308,8 @@ impl Log {
     /// # Errors
     /// [`ReadError`].
     pub fn entry(&self, read: &dyn Read, id: EntryId) -> Result<Option<Entry>, ReadError> {
-        if !self.contains(read, id)? {
-            return Ok(None);
-        }
-        read_entry(read, id).map(Some)
+        let Some(held) = self.tag.held(read, id)? else { return Ok(None) };
+        read_entry(read, self.tag, id, held.block).map(Some)
     }
 
     /// The place of a joined entry.
@@ -363,12 +361,14 @@ impl Log {
                 Direction::Ascending => range.start = [last.as_slice(), &[0]].concat(),
                 Direction::Descending => range.end = Some(last.clone()),
             }
-            for (key, void) in &rows {
-                if void.first() != Some(&0) {
+            for (key, ordered) in &rows {
+                let ordered = Ordered::decode(ordered).ok_or_else(damaged)?;
+                if ordered.is_void {
                     continue;
                 }
                 let position = Position::from_key(key).ok_or_else(damaged)?;
-                if visit(position, read_entry(read, position.id)?).is_break() {
+                let entry = read_entry(read, self.tag, position.id, ordered.block)?;
+                if visit(position, entry).is_break() {
                     return Ok(());
                 }
             }
@@ -401,8 +401,6 @@ impl Log {
 /// # Errors
 /// [`ReadError`].
 pub fn block_in(read: &dyn Read, tag: LogTag, id: EntryId) -> Result<Option<Vec<u8>>, ReadError> {
-    if tag.held(read, id)?.is_none() {
-        return Ok(None);
-    }
-    read.get(BLOCKS, id.digest())
+    let Some(held) = tag.held(read, id)? else { return Ok(None) };
+    tag.block(read, held.block)
 }

@@ -2,9 +2,9 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | [`BLOCKS`] | id | block |
+//! | [`BLOCKS`] | log, number | block; blocks are numbered as they come |
 //! | [`PRESENCE`] | log, id | [`Presence`]: what is known of an id |
-//! | [`ORDER`] | log, height, id | 1 when void, else 0; accepted entries only |
+//! | [`ORDER`] | log, height, id | 1 when void, else 0, and the number of the block; accepted entries only |
 //! | [`CHILDREN`] | log, parent, child | nothing; joined children only |
 //! | [`HEADS`] | log, height, id | nothing |
 //! | [`VALUES`] | log, digest | [`Group`]: who holds a value that must be unique |
@@ -114,6 +114,8 @@ pub(crate) enum Presence {
 /// What joining needs of a stored entry, so that no block is read again for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Held {
+    /// The number of its block.
+    pub block: u64,
     /// What is wrong with the entry's own bytes.
     pub fault: Option<Quarantine>,
     /// Whether it had been given up before it came: then entries may have joined without it.
@@ -174,6 +176,7 @@ impl Held {
         out.push(HELD);
         out.push(fault_code(self.fault));
         out.push(flags.iter().rev().fold(0, |bits, flag| (bits << 1) | u8::from(*flag)));
+        out.extend_from_slice(&self.block.to_be_bytes());
         out.extend_from_slice(&place.height.to_be_bytes());
         out.extend_from_slice(&place.turn.to_be_bytes());
         out.extend_from_slice(&self.time.to_be_bytes());
@@ -190,6 +193,7 @@ impl Held {
     fn decode(row: &[u8]) -> Option<Self> {
         let ([fault, bits], row) = row.split_first_chunk()?;
         let flag = |at: u8| bits & (1 << at) != 0;
+        let (block, row) = row.split_first_chunk()?;
         let (height, row) = row.split_first_chunk()?;
         let (turn, row) = row.split_first_chunk()?;
         let (time, row) = row.split_first_chunk()?;
@@ -209,6 +213,7 @@ impl Held {
             is_summit: flag(6),
         };
         Some(Self {
+            block: u64::from_be_bytes(*block),
             fault: fault_of(*fault)?,
             late: flag(0),
             unique,
@@ -307,6 +312,30 @@ impl Group {
     }
 }
 
+/// What [`ORDER`] says of an entry that counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ordered {
+    /// Nothing of it is to be shown.
+    pub is_void: bool,
+    /// The number of its block.
+    pub block: u64,
+}
+
+impl Ordered {
+    fn encode(self) -> [u8; 9] {
+        let mut row = [u8::from(self.is_void), 0, 0, 0, 0, 0, 0, 0, 0];
+        if let Some(block) = row.last_chunk_mut::<8>() {
+            *block = self.block.to_be_bytes();
+        }
+        row
+    }
+
+    pub(crate) fn decode(row: &[u8]) -> Option<Self> {
+        let ([void], block) = row.split_first_chunk::<1>()?;
+        Some(Self { is_void: *void != 0, block: u64::from_be_bytes(block.try_into().ok()?) })
+    }
+}
+
 /// Counters of one log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Meta {
@@ -316,6 +345,8 @@ pub(crate) struct Meta {
     pub heads: u64,
     /// How many values have several holders.
     pub contested: u64,
+    /// How many blocks were stored.
+    pub stored: u64,
     /// How many ids shall be fetched.
     pub wanted: u64,
     /// Rows of [`WAITING`].
@@ -335,6 +366,7 @@ impl Meta {
             self.joined,
             self.heads,
             self.contested,
+            self.stored,
             self.wanted,
             self.waiting,
             self.queued,
@@ -351,11 +383,11 @@ impl Meta {
     fn decode(row: &[u8]) -> Option<Self> {
         let ([_rules], row) = row.split_first_chunk::<1>()?;
         let (counters, []) = row.as_chunks::<8>() else { return None };
-        let counters: &[[u8; 8]; 10] = counters.try_into().ok()?;
-        let [joined, heads, contested, wanted, waiting, queued, queue_from, early, joins, wakes] =
+        let counters: &[[u8; 8]; 11] = counters.try_into().ok()?;
+        let [joined, heads, contested, stored, wanted, waiting, queued, queue_from, early, joins, wakes] =
             counters.map(u64::from_be_bytes);
         let agenda = [early, joins, wakes];
-        Some(Self { joined, heads, contested, wanted, waiting, queued, queue_from, agenda })
+        Some(Self { joined, heads, contested, stored, wanted, waiting, queued, queue_from, agenda })
     }
 }
 
@@ -413,6 +445,18 @@ impl LogTag {
         tx.put(META, &self.key(&[]), &meta.encode());
     }
 
+    pub(crate) fn put_order(self, tx: &mut Tx<'_>, position: Position, ordered: Ordered) {
+        tx.put(ORDER, &position.key(self), &ordered.encode());
+    }
+
+    pub(crate) fn block(self, read: &dyn Read, number: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        read.get(BLOCKS, &self.key(&[&number.to_be_bytes()]))
+    }
+
+    pub(crate) fn put_block(self, tx: &mut Tx<'_>, number: u64, block: &[u8]) {
+        tx.put(BLOCKS, &self.key(&[&number.to_be_bytes()]), block);
+    }
+
     pub(crate) fn put_absent(self, tx: &mut Tx<'_>, urgency: Urgency, id: EntryId) {
         tx.put(ABSENT, &self.key(&[&[urgency as u8], id.digest()]), &[]);
     }
@@ -430,6 +474,7 @@ mod tests {
     fn rows_read_back() {
         let place = Place { height: 7, turn: 9, is_summit: true, is_void: true, ..Place::default() };
         let held = Held {
+            block: 8,
             fault: Some(Quarantine::Links),
             late: true,
             unique: Some([5; 32]),
@@ -455,12 +500,15 @@ mod tests {
             joined: 1,
             heads: 2,
             contested: 3,
+            stored: 11,
             wanted: 4,
             waiting: 10,
             queued: 5,
             queue_from: 6,
             agenda: [7, 8, 9],
         };
+        let ordered = Ordered { is_void: true, block: 6 };
+        assert_eq!(Ordered::decode(&ordered.encode()), Some(ordered));
         assert_eq!(Meta::decode(&meta.encode()), Some(meta));
     }
 

@@ -8,7 +8,7 @@ use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
 
 use crate::agenda::{Agenda, Cursor, Work};
 use crate::entry::Entry;
-use crate::rows::{BLOCKS, CHILDREN, HEADS, Held, LogTag, Meta, ORDER, Place, Position, damaged};
+use crate::rows::{CHILDREN, HEADS, Held, LogTag, Meta, Ordered, Place, Position, damaged};
 use crate::verdict::Verdict;
 
 /// Children that one step looks at. Keeps a step short however many entries name one parent.
@@ -142,7 +142,7 @@ impl<'t, 's> Session<'t, 's> {
         }
         let entry = match entry {
             Some(entry) => entry,
-            None => read_entry(self.tx, id)?,
+            None => read_entry(self.tx, self.tag, id, held.block)?,
         };
         let joined = self.join(held, entry)?;
         self.batch.joined.push(joined);
@@ -177,7 +177,7 @@ impl<'t, 's> Session<'t, 's> {
             }
             place.is_summit = is_head && self.meta.heads == 1;
             held.place = Some(place);
-            self.tx.put(ORDER, &position.key(self.tag), &[u8::from(place.is_void)]);
+            self.tag.put_order(self.tx, position, Ordered { is_void: place.is_void, block: held.block });
         }
         self.tag.put_held(self.tx, id, &held);
         if held.late && self.has_children(id)? {
@@ -307,7 +307,7 @@ pub(crate) fn id_at_end(key: &[u8]) -> Option<EntryId> {
 }
 
 /// Reads the block of an entry that is stored.
-pub(crate) fn read_entry(read: &dyn Read, id: EntryId) -> Result<Entry, ReadError> {
-    let block = read.get(BLOCKS, id.digest())?.ok_or_else(damaged)?;
+pub(crate) fn read_entry(read: &dyn Read, tag: LogTag, id: EntryId, number: u64) -> Result<Entry, ReadError> {
+    let block = tag.block(read, number)?.ok_or_else(damaged)?;
     Entry::decode_as(id, &block).map_err(|_| damaged())
 }

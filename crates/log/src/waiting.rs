@@ -4,7 +4,8 @@ use dunlin_base::EntryId;
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
 
 use crate::agenda::{Cursor, Work};
-use crate::rows::{BLOCKS, Held, Presence, Urgency, WAITING, damaged};
+use crate::entry::Entry;
+use crate::rows::{Held, Presence, Urgency, WAITING, damaged};
 use crate::session::{CHILDREN_PER_STEP, Session, id_at_end};
 use crate::verdict::Checked;
 
@@ -14,8 +15,9 @@ pub const UNKNOWN_CIDS_MAX: u64 = 100_000;
 
 impl Checked {
     /// The row of the entry before it joins.
-    pub(crate) fn held(&self, late: bool) -> Held {
+    pub(crate) fn held(&self, late: bool, block: u64) -> Held {
         Held {
+            block,
             fault: self.fault,
             late,
             unique: self.unique,
@@ -35,8 +37,8 @@ impl Session<'_, '_> {
         before: Option<Presence>,
     ) -> Result<Vec<EntryId>, ReadError> {
         let entry = &checked.entry;
-        let held = checked.held(self.stop_wanting(entry.id(), before));
-        self.tx.put(BLOCKS, entry.id().digest(), entry.block());
+        let is_late = self.stop_wanting(entry.id(), before);
+        let held = checked.held(is_late, self.keep_block(entry));
         self.tag.put_held(self.tx, entry.id(), &held);
         let urgency = if checked.fault.is_none() { Urgency::Parent } else { Urgency::Doubtful };
         let mut missing = Vec::new();
@@ -62,6 +64,14 @@ impl Session<'_, '_> {
         }
         self.wait_or_queue(entry.id(), &held, waits_for);
         Ok(missing)
+    }
+
+    /// Stores the block of an entry; gives its number.
+    pub(crate) fn keep_block(&mut self, entry: &Entry) -> u64 {
+        let number = self.meta.stored;
+        self.meta.stored = number.saturating_add(1);
+        self.tag.put_block(self.tx, number, entry.block());
+        number
     }
 
     /// Forgets that `id` was wanted or given up; tells whether it comes late.
