@@ -227,11 +227,11 @@ impl World {
         index: usize,
         command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine, &mut Messenger) -> Result<R, E>,
     ) -> bool {
-        self.transact(index, |ctx, engine, app| {
-            let before = ctx.tx.changes_len();
-            Ok::<_, ()>(command(ctx, engine, app).is_err() && ctx.tx.changes_len() == before)
-        })
-        .unwrap()
+        let refused = self.step(index, |ctx, engine, app| {
+            let refused = command(ctx, engine, app).is_err() && ctx.tx.is_unchanged();
+            Ok(Ok::<_, Infallible>(refused))
+        });
+        matches!(refused, Ok(Ok(true)))
     }
 
     fn input(

@@ -234,6 +234,10 @@ impl Engine {
             return;
         }
         self.fetches.hasten_all(now);
+        for peer in self.peers.values_mut() {
+            peer.greeted.clear();
+            peer.not_blindly_before.clear();
+        }
         for active in self.groups.values_mut() {
             for announcement in [&mut active.metadata.announcement, &mut active.messages.announcement] {
                 announcement.hasten(now);

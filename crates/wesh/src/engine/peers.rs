@@ -19,6 +19,8 @@ pub(super) struct Peer {
     pub takes_requests: bool,
     /// The topics that it is on, ours or not: a group of them may be activated later.
     pub topics: BTreeSet<String>,
+    /// When it was last given the heads of a topic on coming onto it.
+    pub greeted: BTreeMap<String, Time>,
     /// The discovery names that it announced, with the time until which it does.
     pub records: BTreeMap<String, Time>,
     /// Lookups that were tried with it although it announced nothing, and when they may be again.

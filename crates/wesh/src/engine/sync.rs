@@ -21,6 +21,8 @@ const REPEAT_FIRST: Span = Span::from_secs(2);
 const REPEAT_LONGEST: Span = Span::from_secs(300);
 /// Shortest pause between two answers to the payloads of one peer.
 const ANSWER_PAUSE: Span = Span::from_secs(1);
+/// Shortest pause between two greetings of one peer on one topic.
+const GREET_PAUSE: Span = Span::from_secs(10);
 /// How often the same heads are repeated to the same peer: the pauses add up to about ten minutes, after
 /// which the peer is given them again when it next comes onto the topic.
 const REPEATS_MAX: u8 = 9;
@@ -115,10 +117,10 @@ impl Engine {
         topic: &str,
     ) -> Result<(), ReadError> {
         let Some(known) = self.peers.get_mut(peer) else { return Ok(()) };
-        if known.topics.len() < TOPICS_PER_PEER_MAX {
-            known.topics.insert(topic.to_owned());
-        }
-        if let Some((group, kind)) = self.topics.get(topic).copied() {
+        let is_new = known.topics.len() < TOPICS_PER_PEER_MAX && known.topics.insert(topic.to_owned());
+        if let Some((group, kind)) = self.topics.get(topic).copied()
+            && (is_new || !self.active(&group)?.store(kind).subscribers.contains_key(peer))
+        {
             self.greet(ctx, &group, kind, peer)?;
         }
         self.finish(ctx)
@@ -146,8 +148,20 @@ impl Engine {
         peer: &PeerId,
     ) -> Result<(), ReadError> {
         let store = self.active_mut(group)?.store_mut(kind);
+        let topic = store.address.to_string();
         store.subscribers.insert(peer.clone(), Subscriber::default());
-        store.announcement.restart(ctx.now);
+        let greeted = self.peers.get(peer).and_then(|known| known.greeted.get(&topic).copied());
+        if let Some(again) = greeted.map(|greeted| greeted + GREET_PAUSE).filter(|again| *again > ctx.now) {
+            // It comes and goes. What it is owed is repeated in time.
+            let announcement = &mut self.active_mut(group)?.store_mut(kind).announcement;
+            announcement.due = Some(announcement.due.map_or(again, |due| due.min(again)));
+            return Ok(());
+        }
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.greeted.retain(|_, greeted| *greeted + GREET_PAUSE > ctx.now);
+            known.greeted.insert(topic, ctx.now);
+        }
+        self.active_mut(group)?.store_mut(kind).announcement.restart(ctx.now);
         self.send_heads(ctx, group, kind, peer)?;
         self.fetches.hasten(ctx.now, group, kind);
         self.want_missing(ctx, group, kind)?;
