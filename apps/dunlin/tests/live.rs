@@ -8,9 +8,11 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -427,6 +429,82 @@ fn a_full_disk_is_told_and_what_was_answered_before_is_there_when_it_has_room_ag
         assert_eq!(ben.times("Ann", text), 1);
     }
     assert_eq!(ben.messages("Ann").len(), kept.len() + 1, "and nothing else");
+}
+
+#[test]
+fn strangers_who_send_garbage_or_fall_silent_do_not_hold_up_those_who_talk() {
+    let mut ann = Person::new("Ann");
+    let mut ben = Person::new("Ben");
+    let mut carol = Person::new("Carol");
+    ann.start(&[]);
+    ben.start(&[&ann]);
+    befriend(&ann, &ben);
+    let address = ann.address();
+    let mut parts = address.split('/').skip(2).step_by(2);
+    let target = format!("{}:{}", parts.next().unwrap(), parts.next().unwrap());
+    let dial = || TcpStream::connect(&target).unwrap();
+
+    let hello = b"\x13/multistream/1.0.0\n";
+    let mut garbage = vec![0xa5; 64 * 1024];
+    garbage[..4].copy_from_slice(b"\x7fGET");
+    let beginnings: [&[u8]; 6] = [
+        // A length of 2^63, one that never ends, and one of all that a length may be.
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+        &[0xff; 4096],
+        b"\xff\x7f",
+        &garbage,
+        // A handshake that announces its longest frame and leaves it at that.
+        &[hello.as_slice(), b"\x07/noise\n", b"\xff\xff"].concat(),
+        &[hello.as_slice(), b"\x0d/no/such/one\n"].concat(),
+    ];
+    // With those that speak, half of the connections that may wait for a handshake at once.
+    let silent: Vec<_> = (0..26).map(|_| dial()).collect();
+    let mut hostile: Vec<_> = beginnings
+        .iter()
+        .map(|beginning| {
+            let mut stream = dial();
+            // The node may hang up in the middle of it.
+            let _ = stream.write_all(beginning);
+            stream
+        })
+        .collect();
+
+    for (from, to, text) in [(&ann, &ben, "do you hear them?"), (&ben, &ann, "who?")] {
+        from.json(&["send", &to.name, text]);
+        to.wait_message(&from.name, text);
+    }
+    // Somebody new comes through as well, while a stranger goes on.
+    carol.start(&[&ann]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let mut stream = dial();
+                let _ = stream.write_all(&garbage);
+                // The node hangs up, so there are never many.
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
+        befriend(&ann, &carol);
+        ann.json(&["send", "Carol", "come in"]);
+        carol.wait_message("Ann", "come in");
+        stop.store(true, Ordering::Relaxed);
+    });
+    ann.wait_state("Carol", "come in", "received");
+
+    // Whoever says nothing sensible is hung up on.
+    for stream in &mut hostile {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut said = Vec::new();
+        let ended = stream.read_to_end(&mut said);
+        let waits =
+            ended.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
+        assert!(!waits, "a connection that leads nowhere stays open");
+        assert!(said.len() < 4096, "{said:?}");
+    }
+    drop(silent);
+    let peers = ann.lines(&["peers"]);
+    assert_eq!(peers.len(), 2, "strangers are no peers: {peers:?}");
 }
 
 #[test]
