@@ -223,8 +223,15 @@ fn not_opened(home: &Home, error: OpenError) -> Failure {
         OpenError::NewerFormat { .. } | OpenError::NewerSchema { .. } => {
             format!("{path} was written by a newer Dunlin. Update this one; nothing was changed.")
         }
+        OpenError::KeyMissing => format!(
+            "The file `key` is missing in {path}, and without it nothing there can be read. Put it back, or use \
+             another directory: --data-dir DIR."
+        ),
         OpenError::Io(error) => return Failure::disk(format_args!("Opening {path}"), &error),
-        error => format!("{path} cannot be opened. {}", as_sentence(&error.to_string())),
+        error => format!(
+            "{path} cannot be opened. {} Restore it from a copy, or use another directory: --data-dir DIR.",
+            as_sentence(&error.to_string())
+        ),
     };
     Failure::new(Exit::DataDir, told)
 }
