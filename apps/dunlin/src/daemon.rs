@@ -1,7 +1,6 @@
 //! A node in this process: `dunlin node`, and the chat when no node is running.
 
 use std::io::{self, IsTerminal, Write};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -224,8 +223,15 @@ fn not_opened(home: &Home, error: OpenError) -> Failure {
         OpenError::NewerFormat { .. } | OpenError::NewerSchema { .. } => {
             format!("{path} was written by a newer Dunlin. Update this one; nothing was changed.")
         }
+        OpenError::KeyMissing => format!(
+            "The file `key` is missing in {path}, and without it nothing there can be read. Put it back, or use \
+             another directory: --data-dir DIR."
+        ),
         OpenError::Io(error) => return Failure::disk(format_args!("Opening {path}"), &error),
-        error => format!("{path} cannot be opened. {}", as_sentence(&error.to_string())),
+        error => format!(
+            "{path} cannot be opened. {} Restore it from a copy, or use another directory: --data-dir DIR.",
+            as_sentence(&error.to_string())
+        ),
     };
     Failure::new(Exit::DataDir, told)
 }
@@ -248,7 +254,6 @@ fn node_config(
         ProfileName::Wesh => Profile::Wesh,
     };
     node.listen = parsed(&listen)?;
-    listen.iter().try_for_each(|address| port_is_free(address))?;
     node.connect = parsed(&either(&options.connect, config.connect))?;
     node.lan = options.lan || config.lan;
     Ok(node)
@@ -265,27 +270,6 @@ fn parsed<A: std::str::FromStr>(addresses: &[String]) -> Result<Vec<A>, Failure>
         })
     };
     addresses.iter().map(parse).collect()
-}
-
-/// Sees that no other program listens on the port that the user chose. The network host would share it, and
-/// each of the two would get some of the connections.
-fn port_is_free(address: &str) -> Result<(), Failure> {
-    let mut parts = address.split('/').skip(2);
-    let (Some(ip), Some(transport), Some(port)) = (parts.next(), parts.next(), parts.next()) else {
-        return Ok(());
-    };
-    // A name is not looked up for this; the host tells what is wrong with it.
-    let (Ok(ip), Ok(port)) = (ip.parse::<IpAddr>(), port.parse::<u16>()) else { return Ok(()) };
-    let bound = match transport {
-        "tcp" if port != 0 => std::net::TcpListener::bind((ip, port)).map(drop),
-        "udp" if port != 0 => std::net::UdpSocket::bind((ip, port)).map(drop),
-        _ => Ok(()),
-    };
-    bound.map_err(|error| {
-        Failure::told(format!(
-            "{address} cannot be listened on: {error}. Use another port: --listen MULTIADDR."
-        ))
-    })
 }
 
 fn not_started(error: StartError) -> Failure {

@@ -1,6 +1,7 @@
 //! How the program ends when it could not do what it was asked to.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use tonic::{Code, Status};
@@ -61,8 +62,10 @@ impl Failure {
     /// Ends the program because `doing` something on the disk failed.
     pub fn disk(doing: impl fmt::Display, error: &std::io::Error) -> Self {
         let remedy = match error.kind() {
-            std::io::ErrorKind::StorageFull => "Make room on the disk and try again.",
-            std::io::ErrorKind::PermissionDenied => "Use a directory that is yours: --data-dir DIR.",
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                "Make room on the disk and try again."
+            }
+            ErrorKind::PermissionDenied => "Use a directory that is yours: --data-dir DIR.",
             _ => "Look at the disk, or use another directory: --data-dir DIR.",
         };
         Self::new(Exit::DataDir, format!("{doing} failed: {error}. {remedy}"))

@@ -21,7 +21,7 @@ mod stop;
 mod words;
 
 use std::fs::File;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -46,7 +46,8 @@ async fn main() -> ExitCode {
     match run(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{}", output::harmless(&failure.to_string()));
+            // Where nobody can be told, the exit code still says it.
+            let _ = writeln!(std::io::stderr(), "{}", output::harmless(&failure.to_string()));
             failure.exit_code()
         }
     }
@@ -117,6 +118,13 @@ fn log_to(writer: BoxMakeWriter, filter: Option<&str>) -> Result<(), Failure> {
         let told = format!("This is no log filter: {error}. One looks like info, or like dunlin_node=debug.");
         Failure::new(Exit::Usage, told)
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(writer).init();
+    // A log on a full disk must not end the node: the subscriber would tell of it on standard error, and panic
+    // where that is the log.
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(writer)
+        .log_internal_errors(false)
+        .init();
     Ok(())
 }

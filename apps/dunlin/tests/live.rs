@@ -8,9 +8,11 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -311,6 +313,201 @@ fn a_port_in_use_is_told() {
 }
 
 #[test]
+fn a_data_directory_of_a_newer_version_is_left_alone() {
+    let mut ann = Person::new("Ann");
+    ann.start(&[]);
+    ann.end();
+    let store = ann.data_dir().join("node.redb");
+    let whole = std::fs::read(&store).unwrap();
+    let mut newer = whole.clone();
+    // The byte behind the eight of the name says which format it is.
+    newer[8] += 1;
+    std::fs::write(&store, &newer).unwrap();
+    let told = ann.refused(exit::DATA_DIR, &["node", "--listen", LOOPBACK]);
+    assert!(told.contains("newer Dunlin") && told.contains("Update"), "{told}");
+    assert_eq!(std::fs::read(&store).unwrap(), newer, "nothing was changed");
+    std::fs::write(&store, &whole).unwrap();
+    ann.start(&[]);
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_read_is_told_with_what_to_do() {
+    use std::os::unix::fs::PermissionsExt;
+    let mut ann = Person::new("Ann");
+    ann.start(&[]);
+    ann.end();
+    let refused = |person: &Person| {
+        let told = person.refused(exit::DATA_DIR, &["node", "--name", "Ann", "--listen", LOOPBACK]);
+        assert!(told.trim_end().ends_with('.'), "{told}");
+        told
+    };
+
+    // A file in its place, and one on the way to it.
+    let file = ann.place.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let mut astray = Person::new("Ann");
+    for directory in [file.clone(), file.join("data")] {
+        astray.directory = directory;
+        let told = refused(&astray);
+        assert!(told.contains("--data-dir") && told.contains("file"), "{told}");
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), b"", "it is left alone");
+
+    // What belongs to it is missing, or is something else.
+    let key = ann.data_dir().join("key");
+    let aside = ann.place.path().join("key");
+    std::fs::rename(&key, &aside).unwrap();
+    let told = refused(&ann);
+    assert!(told.contains("`key`") && told.contains("Put it back"), "{told}");
+    std::fs::create_dir(&key).unwrap();
+    refused(&ann);
+    std::fs::remove_dir(&key).unwrap();
+    std::fs::write(&key, "no key").unwrap();
+    let told = refused(&ann);
+    assert!(told.contains("key file was changed") && told.contains("Restore"), "{told}");
+    std::fs::rename(&aside, &key).unwrap();
+
+    let mode = |mode| {
+        let path = ann.data_dir().join("node.redb");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        File::open(path).is_err()
+    };
+    // Permissions do not hold the superuser back.
+    if mode(0o000) {
+        assert!(refused(&ann).contains("--data-dir"));
+    }
+    mode(0o600);
+    ann.start(&[]);
+}
+
+#[test]
+fn a_full_disk_is_told_and_what_was_answered_before_is_there_when_it_has_room_again() {
+    let mut ann = Person::new("Ann");
+    let mut ben = Person::new("Ben");
+    ann.start(&[]);
+    ben.start(&[&ann]);
+    befriend(&ann, &ben);
+    ben.end();
+    ann.end();
+    let bytes = std::fs::metadata(ann.data_dir().join("node.redb")).unwrap().len();
+    ann.file_kilobytes_max = Some(bytes / 1024 + 1);
+    ann.start(&[]);
+
+    let long = "x".repeat(30_000);
+    let mut kept = Vec::new();
+    let refused = loop {
+        let text = format!("{} {long}", kept.len());
+        let output = dunlin(&ann.directory, &["--json", "send", "Ben", "-"], &text);
+        if output.code != 0 {
+            break output;
+        }
+        kept.push(text);
+        assert!(kept.len() < 1000, "the disk is never full");
+    };
+    assert_eq!(refused.code, exit::DATA_DIR, "{}\n{}", refused.stderr, ann.log());
+    assert!(refused.stderr.contains("disk is full") && refused.stderr.contains("free"), "{}", refused.stderr);
+    assert_eq!(ann.json(&["status"])["messages_kept"], kept.len(), "reading goes on");
+    ann.end();
+    let empty = limited(0, command(&ann.place.path().join("new")).args(["node", "--name", "Ann"]))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .output()
+        .unwrap();
+    let told = String::from_utf8(empty.stderr).unwrap();
+    assert_eq!(empty.status.code(), Some(exit::DATA_DIR), "{told}");
+    assert!(told.contains("Make room on the disk"), "{told}");
+    ann.start(&[]);
+    assert_eq!(ann.json(&["status"])["messages_kept"], kept.len(), "it can be started to be read");
+    ann.end();
+
+    ann.file_kilobytes_max = None;
+    ann.start(&[]);
+    ann.json(&["send", "Ben", "there is room"]);
+    ben.start(&[&ann]);
+    ben.wait_message("Ann", "there is room");
+    for text in &kept {
+        assert_eq!(ben.times("Ann", text), 1);
+    }
+    assert_eq!(ben.messages("Ann").len(), kept.len() + 1, "and nothing else");
+}
+
+#[test]
+fn strangers_who_send_garbage_or_fall_silent_do_not_hold_up_those_who_talk() {
+    let mut ann = Person::new("Ann");
+    let mut ben = Person::new("Ben");
+    let mut carol = Person::new("Carol");
+    ann.start(&[]);
+    ben.start(&[&ann]);
+    befriend(&ann, &ben);
+    let address = ann.address();
+    let mut parts = address.split('/').skip(2).step_by(2);
+    let target = format!("{}:{}", parts.next().unwrap(), parts.next().unwrap());
+    let dial = || TcpStream::connect(&target).unwrap();
+
+    let hello = b"\x13/multistream/1.0.0\n";
+    let mut garbage = vec![0xa5; 64 * 1024];
+    garbage[..4].copy_from_slice(b"\x7fGET");
+    let beginnings: [&[u8]; 6] = [
+        // A length of 2^63, one that never ends, and one of all that a length may be.
+        b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f",
+        &[0xff; 4096],
+        b"\xff\x7f",
+        &garbage,
+        // A handshake that announces its longest frame and leaves it at that.
+        &[hello.as_slice(), b"\x07/noise\n", b"\xff\xff"].concat(),
+        &[hello.as_slice(), b"\x0d/no/such/one\n"].concat(),
+    ];
+    // With those that speak, half of the connections that may wait for a handshake at once.
+    let silent: Vec<_> = (0..26).map(|_| dial()).collect();
+    let mut hostile: Vec<_> = beginnings
+        .iter()
+        .map(|beginning| {
+            let mut stream = dial();
+            // The node may hang up in the middle of it.
+            let _ = stream.write_all(beginning);
+            stream
+        })
+        .collect();
+
+    for (from, to, text) in [(&ann, &ben, "do you hear them?"), (&ben, &ann, "who?")] {
+        from.json(&["send", &to.name, text]);
+        to.wait_message(&from.name, text);
+    }
+    // Somebody new comes through as well, while a stranger goes on.
+    carol.start(&[&ann]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let mut stream = dial();
+                let _ = stream.write_all(&garbage);
+                // The node hangs up, so there are never many.
+                let _ = stream.read_to_end(&mut Vec::new());
+            }
+        });
+        befriend(&ann, &carol);
+        ann.json(&["send", "Carol", "come in"]);
+        carol.wait_message("Ann", "come in");
+        stop.store(true, Ordering::Relaxed);
+    });
+    ann.wait_state("Carol", "come in", "received");
+
+    // Whoever says nothing sensible is hung up on.
+    for stream in &mut hostile {
+        stream.set_read_timeout(Some(DEADLINE)).unwrap();
+        let mut said = Vec::new();
+        let ended = stream.read_to_end(&mut said);
+        let waits =
+            ended.is_err_and(|error| matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut));
+        assert!(!waits, "a connection that leads nowhere stays open");
+        assert!(said.len() < 4096, "{said:?}");
+    }
+    drop(silent);
+    let peers = ann.lines(&["peers"]);
+    assert_eq!(peers.len(), 2, "strangers are no peers: {peers:?}");
+}
+
+#[test]
 fn a_data_directory_can_be_locked_by_a_passphrase() {
     let mut ann = Person::new("Ann");
     let file = ann.place.path().join("passphrase");
@@ -390,13 +587,23 @@ struct Person {
     node: Option<Child>,
     ready: Value,
     starts: usize,
+    /// How long the files of the node may become. The system refuses more as it does on a full disk.
+    file_kilobytes_max: Option<u64>,
 }
 
 impl Person {
     fn new(name: &str) -> Self {
         let place = tempfile::tempdir().unwrap();
         let directory = place.path().join("data");
-        Self { name: name.to_owned(), place, directory, node: None, ready: Value::Null, starts: 0 }
+        Self {
+            name: name.to_owned(),
+            place,
+            directory,
+            node: None,
+            ready: Value::Null,
+            starts: 0,
+            file_kilobytes_max: None,
+        }
     }
 
     /// Starts the node, pointed at others.
@@ -412,8 +619,16 @@ impl Person {
     fn start_with(&mut self, options: &[&str]) {
         assert!(self.node.is_none());
         self.starts += 1;
-        let log = File::create(self.log_path(self.starts)).unwrap();
-        let mut node = command(&self.directory)
+        // Where the disk is full, the log has no room either.
+        let log = match self.file_kilobytes_max {
+            Some(_) if cfg!(target_os = "linux") => File::options().write(true).open("/dev/full").unwrap(),
+            _ => File::create(self.log_path(self.starts)).unwrap(),
+        };
+        let mut command = command(&self.directory);
+        if let Some(kilobytes) = self.file_kilobytes_max {
+            command = limited(kilobytes, &command);
+        }
+        let mut node = command
             .args(["node", "--log", "info", "--listen", LOOPBACK])
             .args(options)
             .stdin(Stdio::null())
@@ -627,6 +842,20 @@ fn command(data_dir: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dunlin"));
     command.arg("--data-dir").arg(data_dir).env_remove("DUNLIN_PASSPHRASE").env("TZ", "UTC");
     command
+}
+
+/// The same command with a limit to the files that it writes. Units of `ulimit -f` are 512 bytes.
+fn limited(kilobytes: u64, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    let script = format!("trap '' XFSZ; ulimit -f {}; exec \"$0\" \"$@\"", kilobytes * 2);
+    shell.arg("-c").arg(script).arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell
 }
 
 fn dunlin(data_dir: &Path, args: &[&str], input: &str) -> Output {

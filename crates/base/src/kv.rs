@@ -38,7 +38,8 @@ pub struct ReadError(pub Box<dyn std::error::Error + Send + Sync>);
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// The disk is full. Free space, then try again; reading goes on.
+    /// The disk is full. Free space, then try again; reading goes on. Where reads fail too, whether the batch is
+    /// stored is known only after the store was opened again.
     #[error("the disk is full: free some space, then try again")]
     Full,
     /// Writing failed. Whether the batch is stored is known only after the store was opened again.

@@ -1,14 +1,24 @@
 //! Gossipsub, set as libp2p for Go has it, so that both keep one mesh.
 
-use std::time::Duration;
+use std::{
+    ops::{Deref, DerefMut},
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use libp2p::{
+    Multiaddr, PeerId,
+    core::{Endpoint, transport::PortUse},
     gossipsub::{
         self, AllowAllSubscriptionFilter, ConfigBuilder, IdentTopic, IdentityTransform,
         MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId, PublishError, ValidationMode,
     },
     identity::Keypair,
+    swarm::{
+        ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent,
+        THandlerOutEvent, ToSwarm,
+    },
 };
 
 /// Longest message, in bytes with its topic and an envelope of up to 256 bytes.
@@ -21,9 +31,95 @@ const ENVELOPE_BYTES_MAX: usize = 256;
 /// goes out in one message of at most [`MESSAGE_BYTES_MAX`] when a peer connects.
 pub const TOPICS_PER_PEER_MAX: usize = 8 * 1024;
 
-/// The behaviour, with a bound on what peers may subscribe to.
-pub(crate) type Behaviour =
+/// Gossipsub, with a bound on what peers may subscribe to.
+type Gossipsub =
     gossipsub::Behaviour<IdentityTransform, MaxCountSubscriptionFilter<AllowAllSubscriptionFilter>>;
+
+/// Gossipsub with a heartbeat that goes on when nothing else happens.
+///
+/// After a heartbeat, libp2p sets its timer again without asking it to wake anybody, so the next heartbeat
+/// waits until something else, at the latest a ping, makes the host look. Asking once more sets the alarm,
+/// and takes out what the heartbeat had to say.
+pub(crate) struct Behaviour(Gossipsub);
+
+impl NetworkBehaviour for Behaviour {
+    type ConnectionHandler = <Gossipsub as NetworkBehaviour>::ConnectionHandler;
+    type ToSwarm = gossipsub::Event;
+
+    fn handle_pending_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<(), ConnectionDenied> {
+        self.0.handle_pending_inbound_connection(connection, local, remote)
+    }
+
+    fn handle_established_inbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        local: &Multiaddr,
+        remote: &Multiaddr,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.0.handle_established_inbound_connection(connection, peer, local, remote)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+        role: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        self.0.handle_pending_outbound_connection(connection, peer, addresses, role)
+    }
+
+    fn handle_established_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        peer: PeerId,
+        address: &Multiaddr,
+        role: Endpoint,
+        port: PortUse,
+    ) -> Result<THandler<Self>, ConnectionDenied> {
+        self.0.handle_established_outbound_connection(connection, peer, address, role, port)
+    }
+
+    fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        self.0.on_swarm_event(event);
+    }
+
+    fn on_connection_handler_event(
+        &mut self,
+        peer: PeerId,
+        connection: ConnectionId,
+        event: THandlerOutEvent<Self>,
+    ) {
+        self.0.on_connection_handler_event(peer, connection, event);
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
+        match self.0.poll(cx) {
+            Poll::Pending => self.0.poll(cx),
+            ready => ready,
+        }
+    }
+}
+
+impl Deref for Behaviour {
+    type Target = Gossipsub;
+
+    fn deref(&self) -> &Gossipsub {
+        &self.0
+    }
+}
+
+impl DerefMut for Behaviour {
+    fn deref_mut(&mut self) -> &mut Gossipsub {
+        &mut self.0
+    }
+}
 
 /// Why a message could not be published.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +176,7 @@ pub(crate) fn behaviour(identity: &Keypair) -> Result<Behaviour, Box<dyn std::er
         max_subscriptions_per_request: TOPICS_PER_PEER_MAX,
     };
     let signing = MessageAuthenticity::Signed(identity.clone());
-    Ok(Behaviour::new_with_subscription_filter(signing, config, topics)?)
+    Ok(Behaviour(Gossipsub::new_with_subscription_filter(signing, config, topics)?))
 }
 
 /// Names a message as libp2p for Go does: bytes of the author, then the sequence number in 8 bytes, big
@@ -111,9 +207,40 @@ pub(crate) fn publish(gossip: &mut Behaviour, topic: String, data: Bytes) -> Res
 
 #[cfg(test)]
 mod tests {
-    use libp2p::{PeerId, gossipsub::TopicHash};
+    use std::{
+        sync::{Arc, mpsc},
+        task::{Wake, Waker},
+    };
+
+    use libp2p::gossipsub::TopicHash;
 
     use super::*;
+
+    #[test]
+    fn the_heartbeat_goes_on_when_nothing_else_happens() {
+        let mut behaviour = behaviour(&Keypair::generate_ed25519()).unwrap();
+        let (woken, wakes) = mpsc::channel();
+        let waker = Waker::from(Arc::new(Tell(woken)));
+        let mut cx = Context::from_waker(&waker);
+
+        assert!(behaviour.poll(&mut cx).is_pending());
+        for beat in 1..=3 {
+            wakes.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("heartbeat {beat} does not come"));
+            assert!(behaviour.poll(&mut cx).is_pending());
+        }
+    }
+
+    /// Far longer than a heartbeat takes, even on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    struct Tell(mpsc::Sender<()>);
+
+    impl Wake for Tell {
+        fn wake(self: Arc<Self>) {
+            // Nobody listens when the test is over.
+            let _ = self.0.send(());
+        }
+    }
 
     #[test]
     fn a_message_is_named_by_author_and_sequence_number() {

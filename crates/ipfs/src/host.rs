@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -29,6 +29,7 @@ use crate::{
     exchange::Exchange,
     frames::{Lanes, Outbound, receive_one},
     gossip::{self, PublishMessageError},
+    listen::listen,
     peers::{ConnectionInfo, PeerList},
     streams::{Inbound, OpenReply, OpenStreamError},
 };
@@ -220,7 +221,7 @@ impl Host {
         match command {
             Command::Dial { options, reply } => self.dial(options, reply),
             Command::Listen { address, reply } => {
-                let _ = reply.send(self.swarm.listen_on(address).map(|_| ()));
+                let _ = reply.send(listen(&mut self.swarm, address));
             }
             Command::Disconnect { peer } => {
                 // The error says that the peer is not connected, which is what was asked for.
@@ -277,7 +278,7 @@ impl Host {
             SwarmEvent::ConnectionEstablished { peer_id: peer, connection_id, endpoint, .. } => {
                 let address = endpoint.get_remote_address().clone();
                 let inbound = endpoint.is_listener();
-                let info = ConnectionInfo { address: address.clone(), inbound };
+                let info = ConnectionInfo { address: address.clone(), inbound, since: SystemTime::now() };
                 if self.parts.peers.connected(peer, connection_id, info) {
                     self.parts.bitswap.connected(peer);
                     self.pending.push_back(Event::PeerConnected { peer, address, inbound });

@@ -35,6 +35,7 @@ use crate::{
     frames::{Outbound, SendFrameError},
     gossip::PublishMessageError,
     host::{COMMANDS_WAITING_MAX, Command, Host, Opener, Parts},
+    listen::{is_in_use, listen},
     peers::{PeerInfo, PeerList},
     streams::OpenStreamError,
     transport::transport,
@@ -61,7 +62,13 @@ pub enum StartError {
     /// Something that the host consists of refused to start: with local discovery on, most likely multicast.
     #[error("a part of the host could not start")]
     Part(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// An address cannot be listened on. It may be in use, or of a kind that this host does not know.
+    /// Somebody, perhaps this host, listens on an address already. Choose another port.
+    #[error("{address} is in use already")]
+    AddressInUse {
+        /// The address that was refused.
+        address: Multiaddr,
+    },
+    /// An address cannot be listened on. It may be of a kind that this host does not know.
     #[error("cannot listen on {address}")]
     Listen {
         /// The address that was refused.
@@ -75,9 +82,12 @@ pub enum StartError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// It may be in use, or of a kind that this host does not know.
+    /// Somebody, perhaps this host, listens there already. Choose another port.
+    #[error("the address is in use already")]
+    InUse,
+    /// It may be of a kind that this host does not know.
     #[error("cannot listen there")]
-    Address(#[from] TransportError<io::Error>),
+    Address(#[source] TransportError<io::Error>),
     /// The host has been shut down.
     #[error(transparent)]
     Stopped(#[from] Stopped),
@@ -144,7 +154,7 @@ impl Ipfs {
         let keep = swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::MAX);
         let mut swarm = Swarm::new(transport, behaviour, peer_id, keep);
         for address in config.listen {
-            swarm.listen_on(address.clone()).map_err(|source| StartError::Listen { address, source })?;
+            listen(&mut swarm, address.clone()).map_err(|source| not_heard(address, source))?;
         }
 
         let (commands, waiting) = mpsc::channel(COMMANDS_WAITING_MAX);
@@ -201,7 +211,10 @@ impl Ipfs {
     pub async fn listen(&self, address: Multiaddr) -> Result<(), ListenError> {
         let (reply, outcome) = oneshot::channel();
         self.ask(Command::Listen { address, reply }).await?;
-        Ok(outcome.await.map_err(|_| Stopped)??)
+        outcome.await.map_err(|_| Stopped)?.map_err(|error| match is_in_use(&error) {
+            true => ListenError::InUse,
+            false => ListenError::Address(error),
+        })
     }
 
     /// Subscribes to a topic. All connected peers are told.
@@ -328,6 +341,15 @@ impl Ipfs {
 
     async fn ask(&self, command: Command) -> Result<(), Stopped> {
         self.commands.send(command).await.map_err(|_| Stopped)
+    }
+}
+
+/// Why a host could not start, given what was said of an address.
+fn not_heard(address: Multiaddr, source: TransportError<io::Error>) -> StartError {
+    if is_in_use(&source) {
+        StartError::AddressInUse { address }
+    } else {
+        StartError::Listen { address, source }
     }
 }
 

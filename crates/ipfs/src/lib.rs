@@ -67,6 +67,7 @@ mod frames;
 mod gossip;
 mod host;
 mod ipfs;
+mod listen;
 mod peers;
 mod streams;
 mod transport;

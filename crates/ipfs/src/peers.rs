@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
@@ -30,6 +30,8 @@ pub struct ConnectionInfo {
     pub address: Multiaddr,
     /// Whether the peer dialled us.
     pub inbound: bool,
+    /// Since when, by the clock of this machine.
+    pub since: SystemTime,
 }
 
 /// The peers of a host. Written by the host loop, read by everybody.

@@ -10,7 +10,7 @@ use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, after_prefix};
 use crate::agenda::{Cursor, Work};
 use crate::heights::Search;
 use crate::rows::{COPIES, Group, HEADS, Held, ORDER, Ordered, Place, Position, damaged};
-use crate::session::Session;
+use crate::session::{Replaced, Session};
 
 impl Session<'_, '_> {
     /// Finds out what joining makes of an entry that holds `value`, and enters it as a holder.
@@ -42,7 +42,7 @@ impl Session<'_, '_> {
                 place.is_void = true;
             } else {
                 self.set_void(group.live, live, true);
-                self.batch.voided.push(group.live);
+                self.batch.replaced.push(Replaced { entry: group.live, by: position.id });
                 group.live = position.id;
             }
         }
@@ -97,7 +97,11 @@ impl Session<'_, '_> {
                 live = Some(position.id);
             }
         }
-        group.live = live.ok_or_else(damaged)?;
+        let live = live.ok_or_else(damaged)?;
+        if live != group.live {
+            self.batch.replaced.push(Replaced { entry: group.live, by: live });
+        }
+        group.live = live;
         self.tag.put_group(self.tx, value, &group);
         Ok(())
     }

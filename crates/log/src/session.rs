@@ -41,13 +41,22 @@ pub struct Joined {
     pub entry: Entry,
 }
 
+/// Another holder of the same value counts from now on (`spec/security.md` V8).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Replaced {
+    /// What counted before: joined earlier or in the same batch, now void or a replay.
+    pub entry: EntryId,
+    /// What counts in its place.
+    pub by: EntryId,
+}
+
 /// What one call of [`crate::Log::join_ready`] did.
 #[derive(Clone, Debug, Default)]
 pub struct JoinedBatch {
     /// The entries that joined, parents before children.
     pub joined: Vec<Joined>,
-    /// Entries that had joined before and are void now, since a copy that comes first joined.
-    pub voided: Vec<EntryId>,
+    /// Values whose holder changed, in the order in which that happened.
+    pub replaced: Vec<Replaced>,
     /// Positions or verdicts of entries that had joined before changed: a hole was filled below them.
     /// An index has to be folded again from the walk.
     pub reordered: bool,

@@ -363,7 +363,7 @@ fn a_message_follows_its_place_in_the_log() {
     world.take_notices(ANN);
 
     let to = Position { height: 9, id: first.entry };
-    tell(&mut world, ANN, Event::Moved { group, entry: first.entry, from: first.position, to });
+    tell(&mut world, ANN, Event::Moved { group, from: first.position, to });
 
     assert_eq!(world.texts(ANN, "bob"), ["second", "first"]);
     assert_eq!(world.message(ANN, &first.entry).position, to);

@@ -2,14 +2,15 @@
 //!
 //! Inputs that wait are taken together, so that many of them share a commit. Nothing leaves the node, and no
 //! caller is answered, before the commit that covers it returned. When it fails, the engine has seen what
-//! the disk has not: it is opened again and told once more who is connected.
+//! the disk has not: it is opened again and told once more who is connected. A group that cannot be read
+//! twice within a minute is set aside, and the others go on.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use dunlin_base::kv::{CommitError, Durability, ReadError, Store, Tx};
-use dunlin_base::{EntryId, PeerId, Time};
+use dunlin_base::{EntryId, GroupId, PeerId, Time};
 use dunlin_wesh::engine::{App, Ctx, Engine, Event, ExchangeId, OpenError};
 use dunlin_wesh::profile::Profile;
 use rand_core::OsRng;
@@ -30,6 +31,8 @@ pub(crate) const WATCH_BACKLOG_MAX: usize = 4096;
 const WAIT_LONGEST: Duration = Duration::from_secs(300);
 /// Pause before a store that failed is tried again.
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
+/// Time within which a second failure at a group counts against the group, not against the disk.
+const SUSPICION: Duration = Duration::from_secs(60);
 
 /// What happened on the network, in the terms of the engine.
 pub(crate) enum NetworkInput {
@@ -94,6 +97,32 @@ struct Presence {
     topics: BTreeSet<(PeerId, String)>,
 }
 
+impl Presence {
+    fn note(&mut self, input: &NetworkInput) {
+        match input {
+            NetworkInput::Connected { peer, local } => {
+                self.peers.insert(peer.clone(), (*local, false));
+            }
+            NetworkInput::TakesRequests { peer, takes } => {
+                if let Some(known) = self.peers.get_mut(peer) {
+                    known.1 = *takes;
+                }
+            }
+            NetworkInput::Disconnected { peer } => {
+                self.peers.remove(peer);
+                self.topics.retain(|(other, _)| other != peer);
+            }
+            NetworkInput::TopicJoined { peer, topic } => {
+                self.topics.insert((peer.clone(), topic.clone()));
+            }
+            NetworkInput::TopicLeft { peer, topic } => {
+                self.topics.remove(&(peer.clone(), topic.clone()));
+            }
+            _ => {}
+        }
+    }
+}
+
 /// The engine, the application above it, and the store below.
 pub(crate) struct Core<A: App> {
     store: Arc<dyn Store>,
@@ -103,6 +132,10 @@ pub(crate) struct Core<A: App> {
     engine: Engine,
     app: A,
     presence: Presence,
+    /// Groups at which a step failed, and when.
+    suspects: BTreeMap<GroupId, Instant>,
+    /// Those that stay closed for that.
+    set_aside: BTreeSet<GroupId>,
     performer: Performer,
     serving: Arc<Serving>,
     events: broadcast::Sender<Arc<Event>>,
@@ -134,7 +167,9 @@ impl<A: App + Send + 'static> Core<A> {
         events: broadcast::Sender<Arc<Event>>,
         notices: broadcast::Sender<A::Notice>,
     ) -> Result<Self, CoreError> {
-        let (engine, app) = open_engine(&store, profile, &host, &make_app)?;
+        // Nobody can watch yet, so the events of opening go to the application alone.
+        let Opened { engine, app, .. } = open_engine(&store, profile, &host, &make_app, &BTreeSet::new())
+            .map_err(|failed| failed.error)?;
         let presence = Presence::default();
         let mut core = Self {
             store,
@@ -144,6 +179,8 @@ impl<A: App + Send + 'static> Core<A> {
             engine,
             app,
             presence,
+            suspects: BTreeMap::new(),
+            set_aside: BTreeSet::new(),
             performer,
             serving,
             events,
@@ -176,7 +213,8 @@ impl<A: App + Send + 'static> Core<A> {
         due.map_or(WAIT_LONGEST, |due| Duration::from_millis(due.since(now()).as_millis())).min(WAIT_LONGEST)
     }
 
-    /// One transaction: as many inputs as wait, then the commit, then what follows from it.
+    /// One transaction: as many inputs as wait, then the commit, then what follows from it. Returns whether
+    /// to go on.
     async fn turn(&mut self, first: Option<Input<A>>, inputs: &mut mpsc::Receiver<Input<A>>) -> bool {
         let store = self.store.clone();
         let mut tx = Tx::new(&*store);
@@ -187,6 +225,14 @@ impl<A: App + Send + 'static> Core<A> {
         let mut failed = self.let_time_pass(&mut tx, &mut outcome, woken).err();
         for _ in 0..INPUTS_PER_COMMIT_MAX {
             let Some(input) = next.take() else { break };
+            if failed.is_some() {
+                match input {
+                    Input::Network(input) => self.presence.note(&input),
+                    Input::Call(call) => outcome.calls.push(call),
+                    Input::Stop => stop = true,
+                }
+                break;
+            }
             let taken = match input {
                 Input::Network(input) => self.take_network(&mut tx, input),
                 Input::Call(mut call) => {
@@ -194,7 +240,7 @@ impl<A: App + Send + 'static> Core<A> {
                     let mut ctx = Ctx { tx: &mut tx, now: now(), rng: &mut rng };
                     let before = ctx.tx.changes_len();
                     let refused = call.run(&mut ctx, &mut self.engine, &mut self.app);
-                    let half_done = refused && ctx.tx.changes_len() != before;
+                    let half_done = refused && (ctx.tx.changes_len() != before || self.engine.is_at_work());
                     outcome.calls.push(call);
                     // What a refused call changed must not be stored; engine and store start over.
                     if half_done { Err(ReadError("a call was refused half way".into())) } else { Ok(()) }
@@ -205,31 +251,44 @@ impl<A: App + Send + 'static> Core<A> {
                 }
             };
             let drained = taken.and_then(|()| self.drain_events(&mut tx, &mut outcome));
-            failed = failed.or(drained.err());
+            failed = drained.err();
             if stop || failed.is_some() || tx.changes_len() > CHANGES_PER_COMMIT_MAX {
                 break;
             }
             next = inputs.try_recv().ok();
+        }
+        if failed.is_some() {
+            self.suspect(self.engine.failed_at());
         }
         let committed = match failed {
             Some(error) => Err(CommitError::Io(Box::new(error))),
             None if tx.is_unchanged() => Ok(()),
             None => store.commit(tx.into_batch(), Durability::Synced),
         };
-        self.conclude(committed, outcome).await;
-        !stop
+        let Err(error) = committed else {
+            self.conclude(outcome).await;
+            return !stop;
+        };
+        tracing::warn!(%error, "nothing of the last step is stored");
+        let error = Arc::new(error);
+        for call in outcome.calls {
+            call.answer(Err(error.clone()));
+        }
+        !stop && self.open_again(inputs).await
     }
 
-    async fn conclude(&mut self, committed: Result<(), CommitError>, outcome: Outcome<A>) {
-        if let Err(error) = committed {
-            tracing::warn!(%error, "nothing of the last step is stored");
-            let error = Arc::new(error);
-            for call in outcome.calls {
-                call.answer(Err(error.clone()));
-            }
-            self.open_again().await;
-            return;
+    /// Sets a group aside at which two attempts failed, one soon after the other.
+    fn suspect(&mut self, group: Option<GroupId>) {
+        let Some(group) = group else { return };
+        let before = self.suspects.insert(group, Instant::now());
+        if before.is_some_and(|before| before.elapsed() < SUSPICION) {
+            tracing::error!(%group, "a group cannot be read and is closed; the others go on");
+            self.set_aside.insert(group);
         }
+    }
+
+    /// Tells what a step that is stored came to, and does what follows from it.
+    async fn conclude(&mut self, outcome: Outcome<A>) {
         for call in outcome.calls {
             call.answer(Ok(()));
         }
@@ -290,32 +349,17 @@ impl<A: App + Send + 'static> Core<A> {
     }
 
     fn take_network(&mut self, tx: &mut Tx<'_>, input: NetworkInput) -> Result<(), ReadError> {
+        self.presence.note(&input);
         let mut rng = OsRng;
         let mut ctx = Ctx { tx, now: now(), rng: &mut rng };
         let (ctx, engine) = (&mut ctx, &mut self.engine);
         match input {
-            NetworkInput::Connected { peer, local } => {
-                self.presence.peers.insert(peer.clone(), (local, false));
-                engine.handle_connected(ctx, &peer, local)
-            }
-            NetworkInput::TakesRequests { peer, takes } => {
-                if let Some(known) = self.presence.peers.get_mut(&peer) {
-                    known.1 = takes;
-                }
-                engine.handle_takes_requests(ctx, &peer, takes)
-            }
-            NetworkInput::Disconnected { peer } => {
-                self.presence.peers.remove(&peer);
-                self.presence.topics.retain(|(other, _)| *other != peer);
-                engine.handle_disconnected(ctx, &peer)
-            }
-            NetworkInput::TopicJoined { peer, topic } => {
-                self.presence.topics.insert((peer.clone(), topic.clone()));
-                engine.handle_topic_joined(ctx, &peer, &topic)
-            }
+            NetworkInput::Connected { peer, local } => engine.handle_connected(ctx, &peer, local),
+            NetworkInput::TakesRequests { peer, takes } => engine.handle_takes_requests(ctx, &peer, takes),
+            NetworkInput::Disconnected { peer } => engine.handle_disconnected(ctx, &peer),
+            NetworkInput::TopicJoined { peer, topic } => engine.handle_topic_joined(ctx, &peer, &topic),
             NetworkInput::TopicLeft { peer, topic } => {
                 engine.handle_topic_left(&peer, &topic);
-                self.presence.topics.remove(&(peer, topic));
                 Ok(())
             }
             NetworkInput::Gossip { topic, author, data } => engine.handle_gossip(ctx, &topic, &author, &data),
@@ -345,37 +389,64 @@ impl<A: App + Send + 'static> Core<A> {
         }
     }
 
-    /// Opens engine and application from what is stored, and tells them who is connected.
-    async fn open_again(&mut self) {
+    /// Opens engine and application from what is stored, and tells them who is connected; tries until that
+    /// works. Returns whether to go on.
+    async fn open_again(&mut self, inputs: &mut mpsc::Receiver<Input<A>>) -> bool {
+        self.performer.forget_exchanges();
         loop {
-            match open_engine(&self.store, self.profile, &self.host, &self.make_app) {
-                Ok((engine, app)) => {
-                    self.engine = engine;
-                    self.app = app;
-                    break;
+            let error = match self.try_open_again() {
+                Ok(outcome) => {
+                    self.conclude(outcome).await;
+                    return true;
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "the account cannot be opened again yet");
-                    tokio::time::sleep(REOPEN_PAUSE).await;
-                }
+                Err(error) => error,
+            };
+            tracing::warn!(%error, "the account cannot be opened again yet");
+            let refusal = Arc::new(CommitError::Io(Box::new(error)));
+            if !self.wait_closed(inputs, &refusal).await {
+                return false;
             }
         }
-        self.performer.forget_exchanges();
+    }
+
+    fn try_open_again(&mut self) -> Result<Outcome<A>, CoreError> {
+        let opened = open_engine(&self.store, self.profile, &self.host, &self.make_app, &self.set_aside);
+        let opened = opened.map_err(|failed| {
+            self.suspect(failed.at);
+            failed.error
+        })?;
+        self.engine = opened.engine;
+        self.app = opened.app;
+        let mut outcome = Outcome { calls: Vec::new(), events: opened.events };
         let store = self.store.clone();
         let mut tx = Tx::new(&*store);
-        let mut outcome = Outcome::new();
         if let Err(error) = self.tell_presence(&mut tx, &mut outcome) {
-            tracing::warn!(%error, "the peers could not be told to the account");
-            return;
+            self.suspect(self.engine.failed_at());
+            return Err(error.into());
         }
-        // If this fails too, the engine is ahead of the disk only in what the next commit writes again.
-        if let Err(error) = store.commit(tx.into_batch(), Durability::Synced) {
-            tracing::warn!(%error, "the store still does not take anything");
-            return;
+        store.commit(tx.into_batch(), Durability::Synced)?;
+        Ok(outcome)
+    }
+
+    /// Waits for the next attempt to open. Calls are refused meanwhile; of the network, only who is there is
+    /// noted: the rest is asked for again. Returns whether to go on.
+    async fn wait_closed(
+        &mut self,
+        inputs: &mut mpsc::Receiver<Input<A>>,
+        refusal: &Arc<CommitError>,
+    ) -> bool {
+        let pause = tokio::time::sleep(REOPEN_PAUSE);
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => return true,
+                input = inputs.recv() => match input {
+                    Some(Input::Network(input)) => self.presence.note(&input),
+                    Some(Input::Call(call)) => call.answer(Err(refusal.clone())),
+                    Some(Input::Stop) | None => return false,
+                },
+            }
         }
-        self.update_serving();
-        self.tell_notices();
-        self.perform_actions().await;
     }
 
     fn tell_presence(&mut self, tx: &mut Tx<'_>, outcome: &mut Outcome<A>) -> Result<(), ReadError> {
@@ -392,23 +463,54 @@ impl<A: App + Send + 'static> Core<A> {
     }
 }
 
+/// Engine and application as they are stored, and what opening them told.
+struct Opened<A> {
+    engine: Engine,
+    app: A,
+    events: Vec<Arc<Event>>,
+}
+
+/// Why they could not be opened, and at which group, if that is known.
+struct Failed {
+    error: CoreError,
+    at: Option<GroupId>,
+}
+
+impl<E: Into<CoreError>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self { error: error.into(), at: None }
+    }
+}
+
 fn open_engine<A: App>(
     store: &Arc<dyn Store>,
     profile: Profile,
     host: &PeerId,
     make_app: &MakeApp<A>,
-) -> Result<(Engine, A), CoreError> {
+    set_aside: &BTreeSet<GroupId>,
+) -> Result<Opened<A>, Failed> {
     let mut tx = Tx::new(&**store);
     let mut rng = OsRng;
     let mut ctx = Ctx { tx: &mut tx, now: now(), rng: &mut rng };
     let mut engine = Engine::open(&mut ctx, profile, host.clone())?;
+    for group in set_aside {
+        engine.set_aside(group);
+    }
     let mut app = make_app();
-    app.start(&mut ctx, &mut engine)?;
-    while let Some(event) = engine.poll_event() {
-        app.handle_event(&mut ctx, &mut engine, &event)?;
+    let mut events = Vec::new();
+    let mut start = || {
+        app.start(&mut ctx, &mut engine)?;
+        while let Some(event) = engine.poll_event() {
+            app.handle_event(&mut ctx, &mut engine, &event)?;
+            events.push(Arc::new(event));
+        }
+        Ok::<(), ReadError>(())
+    };
+    if let Err(error) = start() {
+        return Err(Failed { error: error.into(), at: engine.failed_at() });
     }
     store.commit(tx.into_batch(), Durability::Synced)?;
-    Ok((engine, app))
+    Ok(Opened { engine, app, events })
 }
 
 /// The wall clock. A clock before 1970 counts as 1970.

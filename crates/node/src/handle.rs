@@ -86,21 +86,34 @@ impl<A: App + Send + 'static> NodeHandle<A> {
     /// # Errors
     /// [`StartError`]; nothing keeps running.
     pub async fn start(
-        config: NodeConfig,
+        mut config: NodeConfig,
         make_app: impl Fn() -> A + Send + 'static,
     ) -> Result<Self, StartError> {
-        let store = config.store;
-        let serving = Arc::new(Serving::new(store.clone()));
-        let seed = identity(&*store).map_err(StartError::Core)?;
+        let serving = Arc::new(Serving::new(config.store.clone()));
+        let seed = identity(&*config.store).map_err(StartError::Core)?;
         let mut network = Config::new(seed, serving.clone());
-        network.listen = config.listen;
+        network.listen = std::mem::take(&mut config.listen);
         network.lan_discovery = config.lan;
         network.frame_protocols = vec![
             FrameProtocol { name: DIRECT_CHANNEL, frame_bytes_max: DIRECT_CHANNEL_BYTES_MAX },
             FrameProtocol { name: LOCAL_RECORDS, frame_bytes_max: LOCAL_RECORDS_BYTES_MAX },
         ];
         let (ipfs, host_events) = Ipfs::start(network).await?;
+        let started = Self::start_on(ipfs.clone(), host_events, config, serving, Box::new(make_app));
+        if started.is_err() {
+            ipfs.shutdown().await;
+        }
+        started
+    }
 
+    /// Starts all that lies above the host.
+    fn start_on(
+        ipfs: Ipfs,
+        host_events: dunlin_ipfs::Events,
+        config: NodeConfig,
+        serving: Arc<Serving>,
+        make_app: MakeApp<A>,
+    ) -> Result<Self, StartError> {
         let (inputs, waiting) = mpsc::channel(INPUTS_WAITING_MAX);
         let (events, _) = broadcast::channel(WATCH_BACKLOG_MAX);
         let (notices, _) = broadcast::channel(WATCH_BACKLOG_MAX);
@@ -109,9 +122,8 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         let Some(host) = own_host(&ipfs.peer_id()) else {
             return Err(StartError::Thread(std::io::Error::other("the peer id is of an unknown kind")));
         };
-        let make_app: MakeApp<A> = Box::new(make_app);
         let core = Core::open(
-            store.clone(),
+            config.store,
             config.profile,
             host,
             make_app,
@@ -119,14 +131,7 @@ impl<A: App + Send + 'static> NodeHandle<A> {
             serving,
             events.clone(),
             notices.clone(),
-        );
-        let core = match core {
-            Ok(core) => core,
-            Err(error) => {
-                ipfs.shutdown().await;
-                return Err(error.into());
-            }
-        };
+        )?;
         run_core(core, waiting)?;
         let (finder, sightings) = Finder::start(ipfs.clone(), config.connect);
         tokio::spawn(pump(host_events, sender, sightings));
@@ -233,8 +238,8 @@ fn run_core<A: App + Send + 'static>(
 
 /// The seed of the peer identity, made at the first start.
 fn identity(store: &dyn Store) -> Result<Zeroizing<[u8; 32]>, CoreError> {
-    let kept = store.get(tables::NODE, IDENTITY)?;
-    if let Some(seed) = kept.and_then(|seed| <[u8; 32]>::try_from(seed).ok()) {
+    let kept = store.get(tables::NODE, IDENTITY)?.map(Zeroizing::new);
+    if let Some(seed) = kept.and_then(|seed| <[u8; 32]>::try_from(seed.as_slice()).ok()) {
         return Ok(Zeroizing::new(seed));
     }
     let mut seed = Zeroizing::new([0; 32]);
@@ -271,7 +276,8 @@ where
             (Some(Err(error)), _) => Err(CallError::Refused(error)),
             (Some(Ok(_)), Err(error)) => Err(CallError::NotStored(error)),
             (Some(Ok(result)), Ok(())) => Ok(result),
-            (None, _) => Err(CallError::Stopped),
+            (None, Err(error)) => Err(CallError::NotStored(error)),
+            (None, Ok(())) => Err(CallError::Stopped),
         };
         // The caller may have stopped waiting.
         let _ = self.reply.send(answer);

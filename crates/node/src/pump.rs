@@ -63,6 +63,9 @@ fn translate(event: Event) -> Option<NetworkInput> {
 fn sighting(event: &Event) -> Option<Sighting> {
     match event {
         Event::LanPeer { peer, address } => Some(Sighting::OnLan { peer: *peer, address: address.clone() }),
+        Event::LanPeerGone { peer, address } => {
+            Some(Sighting::GoneFromLan { peer: *peer, address: address.clone() })
+        }
         Event::PeerConnected { peer, .. } => Some(Sighting::Connected { peer: *peer }),
         Event::PeerDisconnected { peer } => Some(Sighting::Disconnected { peer: *peer }),
         _ => None,

@@ -17,7 +17,7 @@ pub struct Faults {
     pub sleep: u64,
     /// In a second, one machine loses power, and starts again some seconds later.
     pub crash: u64,
-    /// In a second, one clock is set to another time, up to a day away.
+    /// In a second, one clock is set to another time, up to a day away, or up to a month in runs of odd seeds.
     pub skew: u64,
     /// A commit fails because the disk is full or broken.
     pub commit: u64,

@@ -16,6 +16,9 @@ use crate::plan::{Faults, Plan};
 const START: Time = Time::from_secs(1_767_225_600 + 86_370);
 /// How long the network may take to settle after the faults stopped.
 const SETTLE: Span = Span::from_secs(120);
+/// How far clocks are off: in every second run within the grace of the daily tokens, in the others beyond it.
+const CLOCK_OFF_DAY_SECS: u64 = 86_400;
+const CLOCK_OFF_MONTH_SECS: u64 = 30 * CLOCK_OFF_DAY_SECS;
 /// Inputs after which a run is given up: it does not settle.
 const STEPS_MAX: u64 = 2_000_000;
 
@@ -160,7 +163,8 @@ impl World {
             self.topics_of(number).clear();
         }
         let number = self.any_node();
-        let (ahead, behind) = (self.chance.below(86_400), self.chance.below(86_400));
+        let reach = if self.seed.is_multiple_of(2) { CLOCK_OFF_DAY_SECS } else { CLOCK_OFF_MONTH_SECS };
+        let (ahead, behind) = (self.chance.below(reach), self.chance.below(reach));
         if self.chance.happens(faults.skew)
             && let Some(node) = self.nodes.get_mut(number)
         {

@@ -24,6 +24,8 @@ use zeroize::Zeroizing;
 
 pub const TCP: &str = "/ip4/127.0.0.1/tcp/0";
 pub const QUIC: &str = "/ip4/127.0.0.1/udp/0/quic-v1";
+pub const TCP_6: &str = "/ip6/::1/tcp/0";
+pub const QUIC_6: &str = "/ip6/::1/udp/0/quic-v1";
 
 pub const DIRECT: FrameProtocol =
     FrameProtocol { name: "/go-orbit-db/direct-channel/1.2.0", frame_bytes_max: 4 * 1024 * 1024 };
@@ -171,6 +173,11 @@ impl Host {
         let picked = timeout(PATIENCE, picking).await;
         picked.unwrap_or_else(|_| panic!("no {what} in time, but {:?}", self.unread))
     }
+}
+
+/// Whether this machine has IPv6, which some containers lack.
+pub fn has_ipv6() -> bool {
+    std::net::UdpSocket::bind("[::1]:0").is_ok()
 }
 
 /// Blocks that every peer may have.

@@ -39,7 +39,8 @@ impl Messenger {
             Event::Message(message) if message.group == engine.account_group() => Ok(()),
             Event::Message(message) => self.fold_message(ctx, engine, message),
             Event::MessageWaits { group, entry, cause } => self.close(ctx, group, entry, *cause),
-            Event::Moved { group, entry, from, to } => self.follow_move(ctx.tx, group, entry, *from, *to),
+            Event::Moved { group, from, to } => self.follow_move(ctx.tx, group, *from, *to),
+            Event::Refolded { group } if *group == engine.account_group() => self.resume(ctx, engine),
             Event::RequestReceived { contact, .. } => self.take_request(ctx, engine, contact),
             Event::RequestSent { account } => self.follow_contact(ctx, engine, account),
             Event::Delivered { group, entry, .. } => self.follow_delivery(ctx.tx, group, entry),
@@ -272,20 +273,30 @@ impl Messenger {
         Ok(())
     }
 
+    /// Lets a message follow its place in the log, and take what is known of it along when it goes on under
+    /// the name of another entry.
     fn follow_move(
         &mut self,
         tx: &mut Tx<'_>,
         group: &GroupId,
-        entry: &EntryId,
         from: Position,
         to: Position,
     ) -> Result<(), ReadError> {
+        let renamed = from.id != to.id;
+        if renamed {
+            self.reopen(tx, group, &from.id)?;
+        }
         let (from, to) = (Place { group: *group, position: from }, Place { group: *group, position: to });
         let Some(row) = dunlin_base::kv::Read::get(tx, tables::MESSAGES, &from.key())? else { return Ok(()) };
         tx.delete(tables::MESSAGES, &from.key());
         tx.put(tables::MESSAGES, &to.key(), &row);
         to.remember(tx);
-        self.notify(Notice::MessageChanged { group: *group, entry: *entry });
+        if renamed {
+            rename(tx, group, &from.position.id, &to.position.id)?;
+            // Whoever shows the message knows it by the name that it had.
+            self.notify(Notice::ConversationChanged(*group));
+        }
+        self.notify(Notice::MessageChanged { group: *group, entry: to.position.id });
         Ok(())
     }
 
@@ -324,6 +335,22 @@ impl Messenger {
         }
         Ok(())
     }
+}
+
+/// Moves what is kept by the name of an entry.
+fn rename(tx: &mut Tx<'_>, group: &GroupId, from: &EntryId, to: &EntryId) -> Result<(), ReadError> {
+    tx.delete(tables::PLACES, from.digest());
+    for table in [tables::RECEIPTS, tables::KEPT] {
+        let (old, new) = (group_entry(group, from), group_entry(group, to));
+        let range = KeyRange::prefix(&old);
+        let rows = dunlin_base::kv::Read::collect(tx, table, &range, Direction::Ascending, usize::MAX)?;
+        for (key, row) in rows {
+            let rest = key.get(old.len()..).unwrap_or_default();
+            tx.put(table, &[new.as_slice(), rest].concat(), &row);
+            tx.delete(table, &key);
+        }
+    }
+    Ok(())
 }
 
 /// What a message is to its reader.

@@ -1,5 +1,6 @@
 //! A network in memory: each node is the real engine with the real messenger on it; what one asks of its
-//! shell reaches the others at once. Loss, delay and crashes are the simulator's business.
+//! shell reaches the others at once. Loss and delay are the simulator's business; a disk may fail and a clock
+//! may be wrong here too.
 
 #![allow(
     clippy::expect_used,
@@ -11,9 +12,11 @@
 #![allow(dead_code, reason = "each test uses a part")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
-use dunlin_base::kv::{Durability, MemoryStore, Store, Tx};
+use dunlin_base::kv::{CommitError, Durability, MemoryStore, Read, ReadError, Store, Tx};
 use dunlin_base::{AccountId, EntryId, GroupId, PeerId, Span, Time};
 use dunlin_messenger::clock::Zone;
 use dunlin_messenger::links::Link;
@@ -28,12 +31,17 @@ use rand_core::SeedableRng;
 const ACTIONS_MAX: usize = 200_000;
 
 pub struct Node {
-    store: MemoryStore,
+    store: Arc<dyn Store>,
     engine: Engine,
     app: Messenger,
     host: PeerId,
     topics: BTreeSet<String>,
     takes_requests: bool,
+    /// What its clock adds to the time of the world, and what it takes away.
+    ahead: Span,
+    behind: Span,
+    /// A commit failed: it takes nothing in until it is opened again.
+    down: bool,
     pub notices: Vec<Notice>,
 }
 
@@ -44,31 +52,47 @@ pub struct World {
     queue: VecDeque<(usize, Action)>,
     rng: ChaCha20Rng,
     pub now: Time,
+    /// Whether a commit that fails is what the test is about.
+    pub disks_may_fail: bool,
 }
 
 impl World {
     /// Makes nodes with the given names, connected to nobody.
     pub fn new(names: &[&str]) -> Self {
-        let mut world = Self {
-            nodes: Vec::new(),
-            links: BTreeSet::new(),
-            exchanges: BTreeMap::new(),
-            queue: VecDeque::new(),
-            rng: ChaCha20Rng::from_seed([5; 32]),
-            now: Time::from_secs(1_763_985_600),
-        };
+        let stores = names.iter().map(|_| Arc::new(MemoryStore::default()) as Arc<dyn Store>).collect();
+        let mut world = Self::on(stores, 5);
         for (index, name) in names.iter().enumerate() {
-            let node = world.open(index, MemoryStore::default());
-            world.nodes.push(node);
             world.act(index, |ctx, engine, app| app.set_name(ctx, engine, name)).unwrap();
         }
         world
     }
 
-    fn open(&mut self, index: usize, store: MemoryStore) -> Node {
+    /// Opens a node on each of the stores.
+    pub fn on(stores: Vec<Arc<dyn Store>>, seed: u64) -> Self {
+        let mut world = Self {
+            nodes: Vec::new(),
+            links: BTreeSet::new(),
+            exchanges: BTreeMap::new(),
+            queue: VecDeque::new(),
+            rng: ChaCha20Rng::seed_from_u64(seed),
+            now: Time::from_secs(1_763_985_600),
+            disks_may_fail: false,
+        };
+        for (index, store) in stores.into_iter().enumerate() {
+            let node = world.open(index, store);
+            world.nodes.push(node);
+            world.collect_actions(index);
+        }
+        world.settle();
+        world
+    }
+
+    fn open(&mut self, index: usize, store: Arc<dyn Store>) -> Node {
         let host = PeerId::from_bytes(&[b'h', index as u8]).unwrap();
-        let mut tx = Tx::new(&store);
-        let mut ctx = Ctx { tx: &mut tx, now: self.now, rng: &mut self.rng };
+        let before = self.nodes.get(index);
+        let (ahead, behind) = before.map_or_else(Default::default, |node| (node.ahead, node.behind));
+        let mut tx = Tx::new(&*store);
+        let mut ctx = Ctx { tx: &mut tx, now: self.now + ahead - behind, rng: &mut self.rng };
         let mut engine = Engine::open(&mut ctx, Profile::Berty, host.clone()).unwrap();
         let mut app = Messenger::new();
         app.start(&mut ctx, &mut engine).unwrap();
@@ -77,7 +101,8 @@ impl World {
         }
         store.commit(tx.into_batch(), Durability::Synced).unwrap();
         let (topics, notices) = (BTreeSet::new(), Vec::new());
-        Node { store, engine, app, host, topics, takes_requests: false, notices }
+        let (takes_requests, down) = (false, false);
+        Node { store, engine, app, host, topics, takes_requests, ahead, behind, down, notices }
     }
 
     /// Ends a node and opens it again from what it stored.
@@ -86,13 +111,39 @@ impl World {
         for other in &peers {
             self.disconnect(index, *other);
         }
-        let store = std::mem::take(&mut self.nodes[index].store);
-        self.nodes[index] = self.open(index, store);
-        self.collect_actions(index);
-        self.settle();
+        self.come_back(index);
         for other in peers {
             self.connect(index, other);
         }
+    }
+
+    /// Opens a node again from its store, connected to nobody.
+    pub fn come_back(&mut self, index: usize) {
+        self.come_back_on(index, self.nodes[index].store.clone());
+    }
+
+    /// Opens a node again from what is left of its store.
+    pub fn come_back_on(&mut self, index: usize, store: Arc<dyn Store>) {
+        assert!((0..self.nodes.len()).all(|other| !self.linked(index, other)), "it is connected");
+        self.nodes[index] = self.open(index, store);
+        self.collect_actions(index);
+        self.settle();
+    }
+
+    /// Whether a node takes anything in: it does not after a commit that failed.
+    pub fn is_down(&self, index: usize) -> bool {
+        self.nodes[index].down
+    }
+
+    /// Sets the clock of a node. A real shell waits by a clock that is never set, so it wakes up in any case.
+    pub fn set_clock(&mut self, index: usize, ahead: Span, behind: Span) {
+        (self.nodes[index].ahead, self.nodes[index].behind) = (ahead, behind);
+        self.input(index, |ctx, engine| engine.handle_timeout(ctx));
+        self.settle();
+    }
+
+    fn clock(&self, index: usize) -> Time {
+        self.now + self.nodes[index].ahead - self.nodes[index].behind
     }
 
     fn linked(&self, one: usize, other: usize) -> bool {
@@ -101,6 +152,9 @@ impl World {
 
     pub fn connect(&mut self, one: usize, other: usize) {
         self.settle();
+        if self.is_down(one) || self.is_down(other) {
+            return;
+        }
         self.links.insert((one.min(other), one.max(other)));
         for (node, peer) in [(one, other), (other, one)] {
             let host = self.nodes[peer].host.clone();
@@ -132,7 +186,7 @@ impl World {
         for _ in 0..60 {
             self.now = self.now + Span::from_secs(1);
             for index in 0..self.nodes.len() {
-                if self.nodes[index].engine.timeout().is_some_and(|due| due <= self.now) {
+                if self.nodes[index].engine.timeout().is_some_and(|due| due <= self.clock(index)) {
                     self.input(index, |ctx, engine| engine.handle_timeout(ctx));
                 }
             }
@@ -146,37 +200,102 @@ impl World {
         index: usize,
         command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine, &mut Messenger) -> Result<R, MessengerError>,
     ) -> Result<R, MessengerError> {
-        let result = self.transact(index, command);
+        self.try_act(index, command).unwrap()
+    }
+
+    /// The same on a disk that may fail: then nothing leaves the node, which is down.
+    pub fn try_act<R>(
+        &mut self,
+        index: usize,
+        command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine, &mut Messenger) -> Result<R, MessengerError>,
+    ) -> Result<Result<R, MessengerError>, CommitError> {
+        let result = self.step(index, |ctx, engine, app| Ok(command(ctx, engine, app)));
         self.settle();
         result
+    }
+
+    /// Hands `data` to a node as heads that its neighbour `from` sent.
+    pub fn hand_heads(&mut self, index: usize, from: usize, data: &[u8]) {
+        let host = self.nodes[from].host.clone();
+        self.input(index, |ctx, engine| engine.handle_heads(ctx, &host, data));
+        self.settle();
+    }
+
+    /// Whether a command of the engine is refused, and changes nothing by that.
+    pub fn is_refused<R, E>(
+        &mut self,
+        index: usize,
+        command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine, &mut Messenger) -> Result<R, E>,
+    ) -> bool {
+        let refused = self.step(index, |ctx, engine, app| {
+            let refused = command(ctx, engine, app).is_err() && ctx.tx.is_unchanged();
+            Ok(Ok::<_, Infallible>(refused))
+        });
+        matches!(refused, Ok(Ok(true)))
     }
 
     fn input(
         &mut self,
         index: usize,
-        input: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> Result<(), dunlin_base::kv::ReadError>,
+        input: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> Result<(), ReadError>,
     ) {
-        self.transact(index, |ctx, engine, _| input(ctx, engine)).unwrap();
+        // A node that goes down is what the caller sees.
+        let _ = self.step(index, |ctx, engine, _| input(ctx, engine).map(Ok::<(), Infallible>));
     }
 
-    fn transact<R, E>(
+    /// One input and its commit, as the shell of a real node does it. The outer result says whether it is
+    /// stored, the inner one what was answered.
+    fn step<R, E>(
         &mut self,
         index: usize,
-        change: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine, &mut Messenger) -> Result<R, E>,
-    ) -> Result<R, E> {
+        change: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine, &mut Messenger) -> Result<Result<R, E>, ReadError>,
+    ) -> Result<Result<R, E>, CommitError> {
+        let now = self.clock(index);
         let node = &mut self.nodes[index];
-        let mut tx = Tx::new(&node.store);
-        let mut ctx = Ctx { tx: &mut tx, now: self.now, rng: &mut self.rng };
-        let result = change(&mut ctx, &mut node.engine, &mut node.app);
-        while let Some(event) = node.engine.poll_event() {
-            node.app.handle_event(&mut ctx, &mut node.engine, &event).unwrap();
+        if node.down {
+            return Err(CommitError::Io("the node is down".into()));
         }
-        node.store.commit(tx.into_batch(), Durability::Synced).unwrap();
+        let store = node.store.clone();
+        let mut tx = Tx::new(&*store);
+        let mut ctx = Ctx { tx: &mut tx, now, rng: &mut self.rng };
+        let mut changed = change(&mut ctx, &mut node.engine, &mut node.app);
+        if matches!(changed, Ok(Err(_))) && !ctx.tx.is_unchanged() {
+            changed = Err(ReadError("a call was refused half way".into()));
+        }
+        while changed.is_ok()
+            && let Some(event) = node.engine.poll_event()
+        {
+            if let Err(error) = node.app.handle_event(&mut ctx, &mut node.engine, &event) {
+                changed = Err(error);
+            }
+        }
+        let committed = match changed {
+            Err(error) => Err(CommitError::Io(Box::new(error))),
+            Ok(result) if tx.is_unchanged() => Ok(result),
+            Ok(result) => store.commit(tx.into_batch(), Durability::Synced).map(|()| result),
+        };
+        if let Err(error) = &committed {
+            assert!(self.disks_may_fail, "{error}");
+            self.go_down(index);
+            return committed;
+        }
         while let Some(notice) = node.app.poll_notice() {
             node.notices.push(notice);
         }
         self.collect_actions(index);
-        result
+        committed
+    }
+
+    /// What the engine asked for is forgotten with it, and the others see that it is gone.
+    fn go_down(&mut self, index: usize) {
+        self.nodes[index].down = true;
+        self.queue.retain(|(node, _)| *node != index);
+        let own = self.nodes[index].host.clone();
+        for other in 0..self.nodes.len() {
+            if self.links.remove(&(index.min(other), index.max(other))) {
+                self.input(other, |ctx, engine| engine.handle_disconnected(ctx, &own));
+            }
+        }
     }
 
     fn collect_actions(&mut self, index: usize) {
@@ -231,7 +350,8 @@ impl World {
             Action::Fetch { entry, peers } => {
                 let block = peers.iter().filter_map(|peer| self.neighbour(index, peer)).find_map(|other| {
                     let node = &self.nodes[other];
-                    node.engine.block_for(&node.store, &own, &entry).unwrap()
+                    // A disk that cannot be read has no blocks to give.
+                    node.engine.block_for(&*node.store, &own, &entry).unwrap_or_default()
                 });
                 self.input(index, |ctx, engine| match &block {
                     Some(block) => engine.handle_block(ctx, &entry, block),
@@ -265,9 +385,10 @@ impl World {
         let own = self.nodes[index].host.clone();
         let accepting = self.neighbour(index, peer).filter(|other| self.nodes[*other].takes_requests);
         let opened = accepting.and_then(|other| {
-            let theirs = self
-                .transact(other, |ctx, engine, _| Ok::<_, ()>(engine.handle_exchange_incoming(ctx, &own)));
-            Some((other, theirs.unwrap()?))
+            let theirs = self.step(other, |ctx, engine, _| {
+                Ok(Ok::<_, Infallible>(engine.handle_exchange_incoming(ctx, &own)))
+            });
+            Some((other, theirs.ok()?.ok()??))
         });
         match opened {
             Some((other, theirs)) => {
@@ -292,9 +413,9 @@ impl World {
 
 /// What tests look at.
 impl World {
-    pub fn view<R>(&self, index: usize, look: impl FnOnce(&MemoryStore, &Engine, &Messenger) -> R) -> R {
+    pub fn view<R>(&self, index: usize, look: impl FnOnce(&dyn Read, &Engine, &Messenger) -> R) -> R {
         let node = &self.nodes[index];
-        look(&node.store, &node.engine, &node.app)
+        look(&*node.store, &node.engine, &node.app)
     }
 
     pub fn account(&self, index: usize) -> AccountId {

@@ -1,6 +1,6 @@
 //! Lists of events and messages: what is there, then what comes (`spec/wesh-protocol.md` §8.6).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,6 +23,9 @@ use crate::{CallError, NodeHandle};
 const ITEMS_WAITING_MAX: usize = 128;
 /// Items that are read at once.
 const PAGE: usize = 256;
+
+/// Items that may come while the log is read, before the client has to list again.
+const OVERLAP_MAX: usize = 4096;
 
 /// A stream of replies.
 pub(super) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -147,16 +150,16 @@ async fn serve<T: Item, A: App + Send + 'static>(
     events: broadcast::Receiver<Arc<Event>>,
     replies: mpsc::Sender<Result<T::Reply, Status>>,
 ) {
-    let mut given = BTreeSet::new();
-    if range.replay
-        && let Err(status) = replay::<T, A>(&node, &range, since, until, &mut given, &replies).await
-    {
+    let mut live = Live { events, group: range.group, overlap: Overlap::<T>::default() };
+    let served = async {
+        if range.replay {
+            replay(&node, &range, since, until, &mut live, &replies).await?;
+        }
+        if range.follow { follow(live, &replies).await } else { Ok(()) }
+    };
+    if let Err(status) = served.await {
         // The client may be gone.
         let _ = replies.send(Err(status)).await;
-        return;
-    }
-    if range.follow {
-        follow::<T>(&range.group, events, given, replies).await;
     }
 }
 
@@ -165,61 +168,158 @@ async fn replay<T: Item, A: App + Send + 'static>(
     range: &Range,
     since: Option<Position>,
     until: Option<Position>,
-    given: &mut BTreeSet<EntryId>,
+    live: &mut Live<T>,
     replies: &mpsc::Sender<Result<T::Reply, Status>>,
 ) -> Result<(), Status> {
-    let direction = if range.newest_first { Direction::Descending } else { Direction::Ascending };
     let group = range.group;
-    let mut after = None;
+    let (direction, mut after) = match range.newest_first {
+        false => (Direction::Ascending, since.map(just_before)),
+        true => (Direction::Descending, until.map(just_after)),
+    };
     loop {
         let page = node
             .view(move |read, engine, _| T::page(engine, read, &group, after, direction))
             .await
             .map_err(|error| status_of(&error))?;
+        if range.follow {
+            live.keep_up(&page)?;
+        }
         let Some(last) = page.last() else { return Ok(()) };
         after = Some(last.position());
         for item in page {
             let position = item.position();
             let inside =
                 since.is_none_or(|since| position >= since) && until.is_none_or(|until| position <= until);
-            if !inside {
-                continue;
-            }
-            if range.follow {
-                given.insert(item.id());
-            }
-            if replies.send(Ok(item.reply())).await.is_err() {
+            // What follows lies still further outside.
+            if !inside || replies.send(Ok(item.reply())).await.is_err() {
                 return Ok(());
             }
         }
     }
 }
 
+/// A position after which a walk begins with the entry at `position`. Nobody can choose a digest so that an
+/// entry lies between.
+fn just_before(position: Position) -> Position {
+    let mut digest = *position.id.digest();
+    for byte in digest.iter_mut().rev() {
+        let (less, borrowed) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrowed {
+            return Position { height: position.height, id: EntryId::from_digest(digest) };
+        }
+    }
+    Position { height: position.height.saturating_sub(1), id: EntryId::from_digest(digest) }
+}
+
+/// A position after which a walk back begins with the entry at `position`.
+fn just_after(position: Position) -> Position {
+    let mut digest = *position.id.digest();
+    for byte in digest.iter_mut().rev() {
+        let (more, carried) = byte.overflowing_add(1);
+        *byte = more;
+        if !carried {
+            return Position { height: position.height, id: EntryId::from_digest(digest) };
+        }
+    }
+    Position { height: position.height.saturating_add(1), id: EntryId::from_digest(digest) }
+}
+
 async fn follow<T: Item>(
-    group: &GroupId,
-    mut events: broadcast::Receiver<Arc<Event>>,
-    given: BTreeSet<EntryId>,
-    replies: mpsc::Sender<Result<T::Reply, Status>>,
-) {
+    mut live: Live<T>,
+    replies: &mpsc::Sender<Result<T::Reply, Status>>,
+) -> Result<(), Status> {
+    for item in live.overlap.rest() {
+        if replies.send(Ok(item.reply())).await.is_err() {
+            return Ok(());
+        }
+    }
     loop {
         let event = tokio::select! {
-            event = events.recv() => event,
-            () = replies.closed() => return,
+            event = live.events.recv() => event,
+            () = replies.closed() => return Ok(()),
         };
-        let item = match event {
-            Ok(event) => T::of_event(&event, group),
-            Err(broadcast::error::RecvError::Lagged(missed)) => {
-                let sentence = format!("the client is too slow: {missed} events were missed; list again");
-                // The client may be gone.
-                let _ = replies.send(Err(coded(&[Code::ErrStreamWrite], sentence))).await;
-                return;
-            }
-            Err(broadcast::error::RecvError::Closed) => return,
+        let event = match event {
+            Ok(event) => event,
+            Err(broadcast::error::RecvError::Lagged(missed)) => return Err(too_slow(missed)),
+            Err(broadcast::error::RecvError::Closed) => return Ok(()),
         };
-        let Some(item) = item.filter(|item| !given.contains(&item.id())) else { continue };
+        let Some(item) = T::of_event(&event, &live.group) else { continue };
         if replies.send(Ok(item.reply())).await.is_err() {
-            return;
+            return Ok(());
         }
+    }
+}
+
+fn too_slow(missed: u64) -> Status {
+    let sentence = format!("the client is too slow: {missed} events were missed; list again");
+    coded(&[Code::ErrStreamWrite], sentence)
+}
+
+/// What comes while the log is read.
+struct Live<T> {
+    events: broadcast::Receiver<Arc<Event>>,
+    group: GroupId,
+    overlap: Overlap<T>,
+}
+
+impl<T: Item> Live<T> {
+    /// Takes what has been told up to the answer of a read that found `page`.
+    fn keep_up(&mut self, page: &[T]) -> Result<(), Status> {
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => {
+                    if let Some(item) = T::of_event(&event, &self.group) {
+                        self.overlap.told(item)?;
+                    }
+                }
+                Err(broadcast::error::TryRecvError::Lagged(missed)) => return Err(too_slow(missed)),
+                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => break,
+            }
+        }
+        self.overlap.found(page);
+        Ok(())
+    }
+}
+
+/// Sees to it that what is told while the log is read comes once.
+///
+/// An item that a read finds is told at the latest right after the transaction of that read, which is before
+/// the answer to the next read. So it is enough to remember what was told and not found yet, and what the
+/// last read found. The read that finds nothing more settles the last ones.
+struct Overlap<T> {
+    told: VecDeque<T>,
+    found: BTreeSet<EntryId>,
+}
+
+impl<T> Default for Overlap<T> {
+    fn default() -> Self {
+        Self { told: VecDeque::new(), found: BTreeSet::new() }
+    }
+}
+
+impl<T: Item> Overlap<T> {
+    /// An item was told since the read before.
+    fn told(&mut self, item: T) -> Result<(), Status> {
+        if self.found.contains(&item.id()) {
+            return Ok(());
+        }
+        if self.told.len() >= OVERLAP_MAX {
+            return Err(too_slow(1));
+        }
+        self.told.push_back(item);
+        Ok(())
+    }
+
+    /// A read found these, and everything that was told before its answer is known.
+    fn found(&mut self, page: &[T]) {
+        self.found = page.iter().map(Item::id).collect();
+        self.told.retain(|item| !self.found.contains(&item.id()));
+    }
+
+    /// What was told and not found.
+    fn rest(&mut self) -> impl Iterator<Item = T> {
+        self.told.drain(..)
     }
 }
 
@@ -318,5 +418,195 @@ fn context(group: &GroupId, entry: &EntryId, parents: &[EntryId]) -> EventContex
         id: entry.cid_bytes().to_vec(),
         parent_ids: parents.iter().map(|parent| parent.cid_bytes().to_vec()).collect(),
         group_pk: group.as_bytes().to_vec(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use dunlin_base::kv::{
+        Batch, CommitError, Durability, KeyRange, MemoryStore, Read, ReadError, Store, Table, Visit,
+    };
+    use dunlin_base::{DeviceId, MemberId};
+    use futures::StreamExt as _;
+
+    use super::*;
+    use crate::NodeConfig;
+
+    #[test]
+    fn an_item_told_before_or_after_it_is_found_comes_once() {
+        let mut overlap = Overlap::default();
+        // Told in time for the first read.
+        overlap.told(item(1)).unwrap();
+        overlap.found(&[item(1), item(2)]);
+        // Told right after the read that found it.
+        overlap.told(item(2)).unwrap();
+        overlap.told(item(3)).unwrap();
+        overlap.told(item(4)).unwrap();
+        overlap.found(&[item(3)]);
+        overlap.found(&[]);
+
+        let rest: Vec<_> = overlap.rest().map(|item| item.counter).collect();
+        assert_eq!(rest, [4]);
+    }
+
+    #[test]
+    fn what_is_remembered_while_the_log_is_read_has_a_bound() {
+        let mut overlap = Overlap::default();
+        for page in 0..20 {
+            let page: Vec<_> = (0..PAGE as u64).map(|at| item(page * 1_000_000 + at)).collect();
+            overlap.found(&page);
+            assert!(overlap.found.len() <= PAGE);
+        }
+        for number in 0..OVERLAP_MAX as u64 {
+            overlap.told(item(u64::MAX - number)).unwrap();
+        }
+
+        let refused = overlap.told(item(0)).unwrap_err();
+
+        assert!(refused.message().contains("list again"), "{refused}");
+    }
+
+    #[test]
+    fn a_walk_begins_beside_a_position() {
+        for digest in [[0; 32], [0x80; 32], [0xFF; 32]] {
+            let position = Position { height: 7, id: EntryId::from_digest(digest) };
+            assert!(just_before(position) < position);
+            assert!(just_after(position) > position);
+            assert_eq!(just_after(just_before(position)), position);
+            assert_eq!(just_before(just_after(position)), position);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn every_message_comes_once_while_more_are_sent() {
+        let node = NodeHandle::start(NodeConfig::new(Arc::new(MemoryStore::default())), || {
+            dunlin_wesh::engine::NoApp
+        })
+        .await
+        .unwrap();
+        let group = node.transact(|ctx, engine, _| engine.create_group(ctx)).await.unwrap();
+        let before = 3 * PAGE + 17;
+        send(&node, group, before).await;
+
+        let mut lists = Vec::new();
+        for _ in 0..4 {
+            let range = Range::new(group, &[], false, &[], false, false).unwrap();
+            lists.push(list::<MessageEvent, _>(&node, range).await.unwrap());
+        }
+        let during = 500;
+        let sending = tokio::spawn({
+            let node = node.clone();
+            async move {
+                for _ in 0..during {
+                    send(&node, group, 1).await;
+                }
+            }
+        });
+
+        for mut list in lists {
+            let mut seen = BTreeSet::new();
+            for _ in 0..before + during {
+                let reply = list.next().await.unwrap().unwrap();
+                let id = reply.event_context.unwrap().id;
+                assert!(seen.insert(id), "a message came twice");
+            }
+        }
+        sending.await.unwrap();
+        node.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_list_since_an_entry_reads_from_there() {
+        let store = Arc::new(Counting::default());
+        let node =
+            NodeHandle::start(NodeConfig::new(store.clone()), || dunlin_wesh::engine::NoApp).await.unwrap();
+        let group = node.transact(|ctx, engine, _| engine.create_group(ctx)).await.unwrap();
+        let sent = send(&node, group, 5 * PAGE).await;
+
+        let cases = [(&sent[sent.len() - 3..], false), (&sent[..3], true)];
+        for (part, newest_first) in cases {
+            let (first, last) = (part[0].cid_bytes(), part[2].cid_bytes());
+            let range = match newest_first {
+                false => Range::new(group, &first, false, &[], true, false),
+                true => Range::new(group, &[], false, &last, false, true),
+            };
+            store.reads.store(0, Ordering::Relaxed);
+            let list = list::<MessageEvent, _>(&node, range.unwrap()).await.unwrap();
+            let mut ids: Vec<_> = list.map(|reply| reply.unwrap().event_context.unwrap().id).collect().await;
+            if newest_first {
+                ids.reverse();
+            }
+
+            let expected: Vec<_> = part.iter().map(|id| id.cid_bytes().to_vec()).collect();
+            assert_eq!(ids, expected);
+            let reads = store.reads.load(Ordering::Relaxed);
+            assert!(reads < PAGE, "{reads} reads for three messages");
+        }
+        node.shutdown().await;
+    }
+
+    async fn send<A: App + Send + 'static>(
+        node: &NodeHandle<A>,
+        group: GroupId,
+        count: usize,
+    ) -> Vec<EntryId> {
+        let send = move |ctx: &mut dunlin_wesh::engine::Ctx<'_, '_>,
+                         engine: &mut dunlin_wesh::engine::Engine,
+                         _: &mut A| {
+            (0..count).map(|_| engine.send_message(ctx, &group, b"a dunlin")).collect()
+        };
+        node.transact::<_, CommandError>(send).await.unwrap()
+    }
+
+    fn item(number: u64) -> MessageEvent {
+        let mut digest = [0; 32];
+        digest[..8].copy_from_slice(&number.to_be_bytes());
+        let entry = EntryId::from_digest(digest);
+        // The base point of the curve: somebody's key, whose does not matter.
+        let mut key = [0x66; 32];
+        key[0] = 0x58;
+        MessageEvent {
+            group: GroupId::from_bytes(&key).unwrap(),
+            entry,
+            position: Position { height: 1, id: entry },
+            device: DeviceId::from_bytes(&key).unwrap(),
+            member: MemberId::from_bytes(&key).unwrap(),
+            counter: number,
+            parents: Vec::new(),
+            payload: Vec::new(),
+            own: false,
+        }
+    }
+
+    /// Memory that counts how often a single value is read.
+    #[derive(Default)]
+    struct Counting {
+        inner: MemoryStore,
+        reads: AtomicUsize,
+    }
+
+    impl Read for Counting {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.inner.get(table, key)
+        }
+
+        fn scan(
+            &self,
+            table: Table,
+            range: &KeyRange,
+            direction: Direction,
+            visit: &mut Visit<'_>,
+        ) -> Result<(), ReadError> {
+            self.inner.scan(table, range, direction, visit)
+        }
+    }
+
+    impl Store for Counting {
+        fn commit(&self, batch: Batch, durability: Durability) -> Result<(), CommitError> {
+            self.inner.commit(batch, durability)
+        }
     }
 }

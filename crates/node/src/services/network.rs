@@ -1,6 +1,6 @@
 //! `dunlin.node.v1.NodeService`: who is connected, and to whom to connect.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use dunlin_ipfs::{ConnectionInfo, Multiaddr, PeerId, PeerInfo};
 use dunlin_proto::dunlin::node::v1::{
@@ -45,13 +45,12 @@ impl<A: App + Send + 'static> Network<A> {
 impl<A: App + Send + 'static> NodeService for Network<A> {
     async fn info(&self, _: Request<InfoRequest>) -> Result<Response<InfoReply>, Status> {
         let started = SystemTime::now().checked_sub(self.node.uptime());
-        let since = started.and_then(|started| started.duration_since(SystemTime::UNIX_EPOCH).ok());
         Ok(Response::new(InfoReply {
             peer_id: self.node.network().peer_id().to_string(),
             listen: self.node.addresses().iter().map(Multiaddr::to_string).collect(),
             profile: self.node.profile().name().to_owned(),
             lan: self.node.is_on_lan(),
-            started_ms: millis(since.unwrap_or_default()),
+            started_ms: unix_millis(started.unwrap_or(SystemTime::UNIX_EPOCH)),
         }))
     }
 
@@ -71,7 +70,7 @@ impl<A: App + Send + 'static> NodeService for Network<A> {
         })?;
         let peer = self.finder().connect(address).await.map_err(|error| match &error {
             ConnectError::Own => refusal(Code::InvalidArgument, "address-own", error.to_string()),
-            ConnectError::TooMany => {
+            ConnectError::TooMany | ConnectError::Busy => {
                 refusal(Code::ResourceExhausted, "too-many-addresses", error.to_string())
             }
             ConnectError::Unreachable(_) | ConnectError::Stopped => {
@@ -127,9 +126,33 @@ fn peer(info: &PeerInfo, known: &[dunlin_base::PeerId]) -> Peer {
 
 fn connection(info: &ConnectionInfo) -> Connection {
     let direction = if info.inbound { Direction::Inbound } else { Direction::Outbound };
-    Connection { address: info.address.to_string(), direction: direction.into(), since_ms: 0 }
+    Connection {
+        address: info.address.to_string(),
+        direction: direction.into(),
+        since_ms: unix_millis(info.since),
+    }
 }
 
-fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+/// Milliseconds since 1970. A clock before that counts as 1970.
+fn unix_millis(time: SystemTime) -> i64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_connection_tells_since_when_it_is_there() {
+        let info = ConnectionInfo {
+            address: "/ip4/192.0.2.1/tcp/4001".parse().unwrap(),
+            inbound: true,
+            since: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+        };
+
+        assert_eq!(connection(&info).since_ms, 1_700_000_000_123);
+    }
 }

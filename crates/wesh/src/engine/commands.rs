@@ -35,6 +35,12 @@ pub enum CommandError {
     /// The group has to be activated first.
     #[error("the group is not active")]
     NotActive,
+    /// What is stored of the group cannot be read.
+    #[error(
+        "the stored history of this group cannot be read, so the group is closed: restart to try again, or \
+         restore the directory from a copy"
+    )]
+    SetAside,
     /// The command needs a group of another kind.
     #[error("this cannot be done in a group of that kind")]
     WrongKind,
@@ -56,11 +62,13 @@ pub enum CommandError {
     /// The key is one with which no secret can be shared.
     #[error("the key cannot be used: {0}")]
     Key(#[from] KeyError),
-    /// The payload is longer than [`PAYLOAD_BYTES_MAX`].
-    #[error("a message of {bytes} bytes is too long, {PAYLOAD_BYTES_MAX} are allowed")]
+    /// What is to be sent is too long to arrive.
+    #[error("{bytes} bytes are too long, {most} are allowed")]
     TooLong {
         /// How long it is.
         bytes: usize,
+        /// How long it may be.
+        most: usize,
     },
     /// The message could not be sealed.
     #[error("the message could not be sealed: {0}")]
@@ -73,6 +81,7 @@ impl Coded for CommandError {
             Self::Read(_) => vec![Code::ErrDbRead],
             Self::UnknownGroup => vec![Code::ErrInternal, Code::ErrInternal, Code::ErrInvalidInput],
             Self::NotActive => vec![Code::ErrGroupMissing, Code::ErrGroupUnknown],
+            Self::SetAside => vec![Code::ErrGroupOpen, Code::ErrDbRead],
             Self::WrongKind => vec![Code::ErrGroupInvalidType],
             Self::AlreadyJoined | Self::NotJoined => vec![Code::ErrOrbitDbAppend, Code::ErrInvalidInput],
             Self::Invitation(error) => [vec![Code::ErrOrbitDbAppend], error.codes()].concat(),
@@ -281,9 +290,13 @@ impl Engine {
 
     fn active_for_sending(&self, group: &GroupId, payload: &[u8]) -> Result<&ActiveGroup, CommandError> {
         if payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(CommandError::TooLong { bytes: payload.len() });
+            return Err(CommandError::TooLong { bytes: payload.len(), most: PAYLOAD_BYTES_MAX });
         }
-        self.groups.get(group).ok_or(CommandError::NotActive)
+        match self.groups.get(group) {
+            Some(active) => Ok(active),
+            None if self.set_aside.contains(group) => Err(CommandError::SetAside),
+            None => Err(CommandError::NotActive),
+        }
     }
 
     fn write_joined(&mut self, ctx: &mut Ctx<'_, '_>, group: &Group) -> Result<(), ReadError> {

@@ -4,7 +4,7 @@ use dunlin_base::AccountId;
 use dunlin_base::kv::{Read, ReadError};
 
 use super::{CommandError, Ctx, Engine};
-use crate::contact::{Contact, ContactAction, ContactState, ContactStep, next_step};
+use crate::contact::{Contact, ContactAction, ContactState, ContactStep, METADATA_BYTES_MAX, next_step};
 use crate::group::{Group, OwnMember};
 use crate::metadata::Event as MetadataKind;
 
@@ -14,7 +14,8 @@ impl Engine {
     ///
     /// # Errors
     /// [`CommandError::Contact`] for oneself, for somebody added before, and for somebody blocked, who stays
-    /// blocked (`spec/security.md` Q6); [`CommandError::NoSeed`] when there is no way to ask.
+    /// blocked (`spec/security.md` Q6); [`CommandError::NoSeed`] when there is no way to ask;
+    /// [`CommandError::TooLong`] for an introduction that the other side would drop (Q4).
     pub fn request_contact(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
@@ -24,6 +25,9 @@ impl Engine {
         let account = contact.account;
         if contact.seed.is_none() {
             return Err(CommandError::NoSeed);
+        }
+        if own_metadata.len() > METADATA_BYTES_MAX {
+            return Err(CommandError::TooLong { bytes: own_metadata.len(), most: METADATA_BYTES_MAX });
         }
         Group::contact(&self.keys, &account)?;
         if self.has_request(ctx.tx, &account)? {
@@ -45,13 +49,24 @@ impl Engine {
     /// # Errors
     /// [`CommandError::Contact`] when there is no such request.
     pub fn accept_contact(&mut self, ctx: &mut Ctx<'_, '_>, contact: &AccountId) -> Result<(), CommandError> {
-        if let Some(request) = self.take_request(ctx, contact)? {
+        let group = self.contact_group(contact)?;
+        if self.set_aside.contains(&group) {
+            return Err(CommandError::SetAside);
+        }
+        let is_new = match self.next_contact_step(ctx, contact, ContactAction::Accept) {
+            Ok(_) => false,
+            Err(refusal) if !self.has_request(ctx.tx, contact)? => return Err(refusal),
+            Err(_) => {
+                self.next_contact_step(ctx, contact, ContactAction::Receive)?;
+                true
+            }
+        };
+        if let Some(request) = self.take_request(ctx, contact)?.filter(|_| is_new) {
             let own = &self.active(&self.account_group())?.own;
             let received = MetadataKind::contact_received(own, request.contact);
             self.append_event(ctx, &self.account_group(), &received)?;
         }
         self.act_on_contact(ctx, contact, ContactAction::Accept)?;
-        let group = self.contact_group(contact)?;
         self.activate(ctx, &group)
     }
 

@@ -26,16 +26,21 @@ pub enum Event {
         /// Why.
         cause: WaitCause,
     },
-    /// A late parent arrived, so an entry shown before stands elsewhere in the conversation now.
+    /// An entry told before stands elsewhere in the conversation now: a late parent arrived, or the same
+    /// message arrived in an entry that comes first, which then is what `to` names.
     Moved {
         /// In which group.
         group: GroupId,
-        /// The entry.
-        entry: EntryId,
         /// Where it stood.
         from: Position,
         /// Where it stands.
         to: Position,
+    },
+    /// A late parent changed the order of a metadata log: what follows from its events was found anew, and
+    /// a projection of it should be compared with the engine.
+    Refolded {
+        /// In which group.
+        group: GroupId,
     },
     /// Somebody asks to become a contact. Waits in the inbox until it is answered.
     RequestReceived {
@@ -71,6 +76,22 @@ pub enum Event {
         /// Whether it came or went.
         online: bool,
     },
+}
+
+impl Event {
+    /// The group that it is about.
+    pub fn group(&self) -> Option<GroupId> {
+        match self {
+            Self::Metadata(event) => Some(event.group),
+            Self::Message(message) => Some(message.group),
+            Self::MessageWaits { group, .. }
+            | Self::Moved { group, .. }
+            | Self::Refolded { group }
+            | Self::Delivered { group, .. }
+            | Self::Presence { group, .. } => Some(*group),
+            Self::RequestReceived { .. } | Self::RequestSent { .. } => None,
+        }
+    }
 }
 
 /// An opened metadata event and where it stands.

@@ -1,10 +1,11 @@
 //! What joined a log is opened, folded into state, and told.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use dunlin_base::kv::{Direction, Read, ReadError};
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId};
-use dunlin_log::{AppendError, Joined, Position, Verdict};
+use dunlin_log::{AppendError, Joined, JoinedBatch, Position, Replaced, Verdict};
 use dunlin_orbitdb::operation;
 
 use super::groups::ActiveGroup;
@@ -24,25 +25,112 @@ impl Engine {
     pub(super) fn join_backlog(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         for (group, kind) in std::mem::take(&mut self.backlog) {
             let Some(active) = self.groups.get_mut(&group) else { continue };
+            self.at_work = Some(group);
             let batch = active.store_mut(kind).log.join_ready(ctx.tx, JOIN_BATCH)?;
             if batch.more {
                 self.backlog.insert((group, kind));
             }
+            if batch.reordered || (kind == StoreKind::Metadata && !batch.replaced.is_empty()) {
+                ctx.tx.put(tables::STALE, &stale_key(&group, kind), &[]);
+                self.stale.insert((group, kind));
+            }
+            let settled = match kind {
+                StoreKind::Metadata => told_before(&batch),
+                StoreKind::Messages => self.hand_down(ctx, &group, &batch)?,
+            };
             for joined in batch.joined {
-                self.fold(ctx, &group, kind, joined)?;
-            }
-            for voided in &batch.voided {
-                ctx.tx.delete(tables::MESSAGES, &group_entry_key(&group, voided));
-            }
-            match kind {
-                StoreKind::Metadata if batch.reordered || !batch.voided.is_empty() => {
-                    self.fold_again(ctx, &group)?;
+                if !settled.contains(&joined.id) {
+                    self.fold(ctx, &group, kind, joined)?;
                 }
-                StoreKind::Messages if batch.reordered => self.note_moves(ctx, &group)?,
-                _ => {}
+            }
+            // Once for all batches of a backlog: it costs as much as the log is long.
+            if !batch.more && self.stale.remove(&(group, kind)) {
+                ctx.tx.delete(tables::STALE, &stale_key(&group, kind));
+                match kind {
+                    StoreKind::Metadata => self.fold_again(ctx, &group)?,
+                    StoreKind::Messages => self.note_moves(ctx, &group)?,
+                }
             }
         }
         Ok(())
+    }
+
+    /// Lets entries take over what is known of the same message in the entries that they replace. Returns
+    /// the joined ones of which nothing is to be told any more.
+    fn hand_down(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        batch: &JoinedBatch,
+    ) -> Result<BTreeSet<EntryId>, ReadError> {
+        let fresh: BTreeSet<EntryId> = batch.joined.iter().map(|joined| joined.id).collect();
+        let mut settled = BTreeSet::new();
+        for Replaced { entry, by } in &batch.replaced {
+            let log = &self.active(group)?.messages.log;
+            let (Some(from), Some(to)) = (log.position(ctx.tx, *entry)?, log.position(ctx.tx, *by)?) else {
+                continue;
+            };
+            let told_before = !fresh.contains(entry) || settled.contains(entry);
+            settled.insert(*entry);
+            let (old, new) = (group_entry_key(group, entry), group_entry_key(group, by));
+            let shown = ctx.tx.get(tables::MESSAGES, &old)?;
+            match shown.as_deref().and_then(MessageRow::decode) {
+                Some(row) => {
+                    let from = Position { height: row.height, id: *entry };
+                    message::hand_down_key(ctx.tx, entry, by)?;
+                    ctx.tx.put(tables::MESSAGES, &new, &MessageRow { height: to.height, ..row }.encode());
+                    ctx.tx.delete(tables::MESSAGES, &old);
+                    for table in [tables::DELIVERY, tables::UNSENT] {
+                        if let Some(row) = ctx.tx.get(table, &old)? {
+                            ctx.tx.put(table, &new, &row);
+                            ctx.tx.delete(table, &old);
+                        }
+                    }
+                    settled.insert(*by);
+                    self.events.push_back(Event::Moved { group: *group, from, to });
+                }
+                None if told_before => {
+                    self.stop_waiting(ctx, group, entry)?;
+                    self.events.push_back(Event::Moved { group: *group, from, to });
+                    if !fresh.contains(by) {
+                        self.fold_stored_message(ctx, group, by)?;
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(settled)
+    }
+
+    /// Forgets that an entry waits for a key: what it carries is looked for in another one.
+    fn stop_waiting(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        entry: &EntryId,
+    ) -> Result<(), ReadError> {
+        let active = self.active(group)?;
+        let Some(stored) = active.messages.log.entry(ctx.tx, *entry)? else { return Ok(()) };
+        if let Some(value) = operation::decode_value(stored.payload())
+            && let Ok(headers) = message::open_headers(&active.group, &value)
+        {
+            message::stop_waiting(ctx.tx, group, &headers.device, headers.counter, entry);
+        }
+        Ok(())
+    }
+
+    /// Opens a message that joined before, when it was void.
+    fn fold_stored_message(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        id: &EntryId,
+    ) -> Result<(), ReadError> {
+        let Some(entry) = self.active(group)?.messages.log.entry(ctx.tx, *id)? else { return Ok(()) };
+        match operation::decode_value(entry.payload()) {
+            Some(value) => self.fold_message(ctx, group, *id, &value),
+            None => Ok(()),
+        }
     }
 
     /// Seals a metadata event, appends it and folds it like any other.
@@ -65,6 +153,7 @@ impl Engine {
         kind: StoreKind,
         value: &[u8],
     ) -> Result<EntryId, ReadError> {
+        self.at_work = Some(*group);
         let active = self.active_mut(group)?;
         let store = active.store_mut(kind);
         let joined = match store.log.append(ctx.tx, &store.writer, &operation::encode_add(value)) {
@@ -107,7 +196,7 @@ impl Engine {
         };
         match kind {
             StoreKind::Metadata => self.fold_metadata(ctx, group, &joined, &value),
-            StoreKind::Messages => self.fold_message(ctx, group, &joined, &value),
+            StoreKind::Messages => self.fold_message(ctx, group, joined.id, &value),
         }
     }
 
@@ -152,8 +241,7 @@ impl Engine {
                 Ok(())
             }
             Change::GroupLeft(left) => {
-                self.deactivate(left);
-                ctx.tx.delete(tables::GROUPS, left.as_bytes());
+                self.forget_group(ctx, left);
                 Ok(())
             }
             Change::ContactChanged { account, state, .. } => self.follow_contact(ctx, account, *state),
@@ -231,7 +319,7 @@ impl Engine {
         &mut self,
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
-        joined: &Joined,
+        id: EntryId,
         value: &[u8],
     ) -> Result<(), ReadError> {
         let active = self.active(group)?;
@@ -239,37 +327,37 @@ impl Engine {
             Ok(headers) => headers,
             Err(error) => {
                 tracing::debug!(%error, "message headers do not open");
-                self.wait(group, joined.id, WaitCause::Unreadable);
+                self.wait(group, id, WaitCause::Unreadable);
                 return Ok(());
             }
         };
         let device = headers.device;
         let Some(member) = active.index.member_of(ctx.tx, &device)? else {
-            message::keep_waiting(ctx.tx, group, &device, headers.counter, joined.id);
-            self.wait(group, joined.id, WaitCause::DeviceUnknown { device });
+            message::keep_waiting(ctx.tx, group, &device, headers.counter, id);
+            self.wait(group, id, WaitCause::DeviceUnknown { device });
             return Ok(());
         };
-        let cause = match message::open_message(ctx.tx, &active.group, joined.id, &headers, value) {
+        let cause = match message::open_message(ctx.tx, &active.group, id, &headers, value) {
             Ok(opened) => {
                 let own = device == active.own_device();
-                self.tell_message(ctx, group, joined.id, opened, member, own)?;
+                self.tell_message(ctx, group, id, opened, member, own)?;
                 return self.open_waiting(ctx, group, &device);
             }
             Err(OpenMessageError::Read(error)) => return Err(error),
             Err(OpenMessageError::NoChainKey) => WaitCause::KeyNotReceived { device },
             Err(OpenMessageError::BeyondWindow) => WaitCause::BeyondWindow { device },
             Err(OpenMessageError::SentBeforeKey) => {
-                self.wait(group, joined.id, WaitCause::SentBeforeKey { device });
+                self.wait(group, id, WaitCause::SentBeforeKey { device });
                 return Ok(());
             }
             Err(error) => {
                 tracing::debug!(%error, "a message does not open");
-                self.wait(group, joined.id, WaitCause::Unreadable);
+                self.wait(group, id, WaitCause::Unreadable);
                 return Ok(());
             }
         };
-        message::keep_waiting(ctx.tx, group, &device, headers.counter, joined.id);
-        self.wait(group, joined.id, cause);
+        message::keep_waiting(ctx.tx, group, &device, headers.counter, id);
+        self.wait(group, id, cause);
         Ok(())
     }
 
@@ -361,29 +449,111 @@ impl Engine {
             };
             let from = Position { height: shown.height, id: to.id };
             ctx.tx.put(tables::MESSAGES, &key, &MessageRow { height: to.height, ..shown }.encode());
-            self.events.push_back(Event::Moved { group: *group, entry: to.id, from, to });
+            self.events.push_back(Event::Moved { group: *group, from, to });
         }
         Ok(())
     }
 
-    /// Folds a metadata log from its beginning, after a late parent changed the order of its entries.
+    /// Folds a metadata log from its beginning, after a late parent changed the order of its entries, and
+    /// does what follows from the state that comes out.
     fn fold_again(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId) -> Result<(), ReadError> {
-        let active = self.active(group)?;
-        active.index.clear(ctx.tx)?;
-        let mut events = Vec::new();
-        active.metadata.log.walk(ctx.tx, None, Direction::Ascending, &mut |position, entry| {
-            if let Some(value) = operation::decode_value(entry.payload())
-                && let Ok(event) = metadata::open(&active.group, &value)
-            {
-                events.push((position, event));
+        self.active(group)?.index.clear(ctx.tx)?;
+        let mut after = None;
+        loop {
+            let active = self.active(group)?;
+            let mut events = Vec::new();
+            let mut last = None;
+            active.metadata.log.walk(ctx.tx, after, Direction::Ascending, &mut |position, entry| {
+                if Some(position) == after {
+                    return ControlFlow::Continue(());
+                }
+                last = Some(position);
+                if let Some(value) = operation::decode_value(entry.payload())
+                    && let Ok(event) = metadata::open(&active.group, &value)
+                {
+                    events.push((position, event));
+                }
+                if events.len() < JOIN_BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            })?;
+            if last.is_none() {
+                break;
             }
-            ControlFlow::Continue(())
-        })?;
-        for (position, event) in &events {
-            active.index.apply(ctx.tx, *position, event)?;
+            after = last;
+            for (position, event) in &events {
+                let changes = self.active(group)?.index.apply(ctx.tx, *position, event)?;
+                for change in &changes {
+                    // Giving keys away waits until it is known to whom they were given.
+                    if let Change::ChainKeyOffered { device, dest, sealed } = change {
+                        self.take_chain_key(ctx, group, device, dest, sealed)?;
+                    }
+                }
+            }
+        }
+        self.reconcile(ctx, group)?;
+        self.events.push_back(Event::Refolded { group: *group });
+        Ok(())
+    }
+
+    /// Does what the state of a group asks of this device, whatever it was before.
+    fn reconcile(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId) -> Result<(), ReadError> {
+        if *group == self.account_group() {
+            let index = &self.active(group)?.index;
+            let (mut groups, mut contacts) = (Vec::new(), Vec::new());
+            index.groups(ctx.tx, &mut |id, joined| {
+                groups.push((id, joined));
+                ControlFlow::Continue(())
+            })?;
+            index.contacts(ctx.tx, &mut |record| {
+                contacts.push((record.contact.account, record.state));
+                ControlFlow::Continue(())
+            })?;
+            for (id, joined) in groups {
+                match joined {
+                    Some(joined) => self.remember_group(ctx, &joined, None),
+                    None => self.forget_group(ctx, &id),
+                }
+            }
+            for (account, state) in contacts {
+                self.follow_contact(ctx, &account, state)?;
+            }
+            self.follow_requests(ctx)?;
+        }
+        self.serve_chain_keys(ctx, group)?;
+        for member in self.members(ctx.tx, group)? {
+            for device in self.devices_of(ctx.tx, group, &member)? {
+                self.open_waiting(ctx, group, &device)?;
+            }
         }
         Ok(())
     }
+
+    fn forget_group(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId) {
+        self.deactivate(group);
+        ctx.tx.delete(tables::GROUPS, group.as_bytes());
+    }
+}
+
+/// The joined entries of which nothing is to be told: others took their place, or they carry what was told
+/// before.
+fn told_before(batch: &JoinedBatch) -> BTreeSet<EntryId> {
+    let fresh: BTreeSet<EntryId> = batch.joined.iter().map(|joined| joined.id).collect();
+    let (mut replaced, mut inherits) = (BTreeSet::new(), BTreeSet::new());
+    for Replaced { entry, by } in &batch.replaced {
+        if !fresh.contains(entry) || inherits.contains(entry) {
+            inherits.insert(*by);
+        }
+        replaced.insert(*entry);
+    }
+    replaced.union(&inherits).copied().collect()
+}
+
+/// Key of [`tables::STALE`]: the raw group key, then which store.
+pub(super) fn stale_key(group: &GroupId, kind: StoreKind) -> Vec<u8> {
+    let store = match kind {
+        StoreKind::Metadata => 0,
+        StoreKind::Messages => 1,
+    };
+    [group.as_bytes().as_slice(), &[store]].concat()
 }
 
 /// Key of the tables that hold something for an entry of a group: both raw, 32 bytes each.

@@ -8,8 +8,9 @@ use dunlin_log::{Log, Position, Writer};
 use dunlin_orbitdb::{StoreAddress, shared_store};
 use prost::Message as _;
 
+use super::fold::stale_key;
 use super::sync::Announcement;
-use super::{Action, CommandError, Ctx, Engine, OpenError};
+use super::{Action, CommandError, Ctx, Engine, Event, OpenError};
 use crate::group::{Group, GroupKind, OwnMember};
 use crate::metadata::{Event as MetadataKind, Index};
 use crate::tables;
@@ -98,6 +99,9 @@ impl Engine {
         if self.groups.contains_key(group) {
             return Ok(());
         }
+        if self.set_aside.contains(group) {
+            return Err(CommandError::SetAside);
+        }
         let group = self.known_group(ctx.tx, group)?.ok_or(CommandError::UnknownGroup)?;
         self.start_group(ctx, group)?;
         self.finish(ctx)?;
@@ -108,11 +112,15 @@ impl Engine {
     pub fn deactivate(&mut self, group: &GroupId) {
         let Some(active) = self.groups.remove(group) else { return };
         self.speakers_changed = true;
+        for (peer, device) in active.speakers.clone() {
+            self.events.push_back(Event::Presence { group: *group, peer, device, online: false });
+        }
         for kind in STORES {
             let topic = active.store(kind).address.to_string();
             self.topics.remove(&topic);
             self.backlog.remove(&(*group, kind));
             self.unannounced.remove(&(*group, kind));
+            self.stale.remove(&(*group, kind));
             self.actions.push_back(Action::Unsubscribe { topic });
         }
         let asked = self.fetches.forget(group);
@@ -330,6 +338,7 @@ impl Engine {
 
     pub(super) fn start_group(&mut self, ctx: &mut Ctx<'_, '_>, group: Group) -> Result<(), ReadError> {
         let id = group.id();
+        self.at_work = Some(id);
         let own = OwnMember::in_group(&self.keys, &group, ctx.tx, ctx.rng)?;
         let make = |kind: StoreKind| {
             let type_name = match kind {
@@ -353,6 +362,9 @@ impl Engine {
             let topic = active.store(kind).address.to_string();
             self.topics.insert(topic.clone(), (id, kind));
             self.backlog.insert((id, kind));
+            if ctx.tx.contains(tables::STALE, &stale_key(&id, kind))? {
+                self.stale.insert((id, kind));
+            }
             self.actions.push_back(Action::Subscribe { topic });
         }
         self.groups.insert(id, active);

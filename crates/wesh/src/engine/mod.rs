@@ -79,6 +79,12 @@ pub struct Engine {
     requests_enabled: bool,
     records_due: Option<Time>,
     speakers_changed: bool,
+    /// Logs whose folded state is behind the order of their entries; also in [`crate::tables::STALE`].
+    stale: BTreeSet<(GroupId, StoreKind)>,
+    /// Groups that stay closed, since what is stored of them cannot be read.
+    set_aside: BTreeSet<GroupId>,
+    /// The group that an input has to do with, as long as it has not ended.
+    at_work: Option<GroupId>,
     /// The latest moment that an input told.
     latest: Time,
     next_id: u64,
@@ -120,6 +126,9 @@ impl Engine {
             records_due: None,
             // Whoever watches may still have what an engine before this one told.
             speakers_changed: true,
+            stale: BTreeSet::new(),
+            set_aside: BTreeSet::new(),
+            at_work: None,
             latest: Time::default(),
             // An engine before this one may have used small numbers, and be answered late.
             next_id: ctx.rng.next_u64(),
@@ -165,7 +174,26 @@ impl Engine {
 
     /// Drains the next event. Before the commit.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        self.at_work = event.as_ref().and_then(Event::group);
+        event
+    }
+
+    /// The group at which an input failed, if it was one of those that the account can do without.
+    pub fn failed_at(&self) -> Option<GroupId> {
+        self.at_work.filter(|group| *group != self.account_group())
+    }
+
+    /// Whether the last input ended in the middle of something: then the engine is to be opened again.
+    pub fn is_at_work(&self) -> bool {
+        self.at_work.is_some()
+    }
+
+    /// Keeps a group closed whose stored state cannot be read, so that the others go on. Until the engine is
+    /// opened again; nothing of the group is deleted.
+    pub fn set_aside(&mut self, group: &GroupId) {
+        self.set_aside.insert(*group);
+        self.deactivate(group);
     }
 
     /// The account.
@@ -193,7 +221,9 @@ impl Engine {
     fn finish(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         self.heed_clock(ctx.now);
         self.join_backlog(ctx)?;
-        self.announce(ctx)
+        self.announce(ctx)?;
+        self.at_work = None;
+        Ok(())
     }
 
     /// When the clock was set back, deadlines made before would lie too far ahead: all of them are due now.
@@ -204,6 +234,10 @@ impl Engine {
             return;
         }
         self.fetches.hasten_all(now);
+        for peer in self.peers.values_mut() {
+            peer.greeted.clear();
+            peer.not_blindly_before.clear();
+        }
         for active in self.groups.values_mut() {
             for announcement in [&mut active.metadata.announcement, &mut active.messages.announcement] {
                 announcement.hasten(now);

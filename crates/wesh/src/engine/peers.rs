@@ -19,10 +19,12 @@ pub(super) struct Peer {
     pub takes_requests: bool,
     /// The topics that it is on, ours or not: a group of them may be activated later.
     pub topics: BTreeSet<String>,
+    /// When it was last given the heads of a topic on coming onto it.
+    pub greeted: BTreeMap<String, Time>,
     /// The discovery names that it announced, with the time until which it does.
     pub records: BTreeMap<String, Time>,
-    /// Lookups that were tried with it although it announced nothing.
-    pub tried_blindly: BTreeSet<AccountId>,
+    /// Lookups that were tried with it although it announced nothing, and when they may be again.
+    pub not_blindly_before: BTreeMap<AccountId, Time>,
 }
 
 impl Engine {
@@ -52,8 +54,10 @@ impl Engine {
         peer: &PeerId,
         takes_requests: bool,
     ) -> Result<(), ReadError> {
-        if let Some(known) = self.peers.get_mut(peer) {
-            known.takes_requests = takes_requests;
+        if let Some(known) = self.peers.get_mut(peer)
+            && std::mem::replace(&mut known.takes_requests, takes_requests) != takes_requests
+        {
+            known.not_blindly_before.clear();
         }
         self.hasten_lookups(ctx);
         self.finish(ctx)

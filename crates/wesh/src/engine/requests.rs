@@ -18,6 +18,8 @@ use crate::{rotation, tables};
 
 /// Handshakes that peers may have under way with us (`spec/security.md` Q1).
 pub const HANDSHAKES_PARALLEL_MAX: usize = 8;
+/// Of these, how many one peer may have: the others keep their turn.
+pub const HANDSHAKES_PER_PEER_MAX: usize = 2;
 /// Requests that may wait for an answer; when there are more, the oldest leaves (`spec/security.md` Q2).
 pub const PENDING_MAX: usize = 64;
 /// How long a local record stays in force, in seconds; receivers cap it there too (`spec/security.md` N7).
@@ -32,6 +34,8 @@ const RECORDS_PER_PEER_MAX: usize = 256;
 const LOOKUP_FIRST: Span = Span::from_secs(1);
 /// Longest such pause.
 const LOOKUP_LONGEST: Span = Span::from_secs(60);
+/// Pause before a peer that announced nothing is tried again: it may have taken up another account.
+const BLIND_PAUSE: Span = Span::from_secs(600);
 
 /// A request that waits for an answer.
 #[derive(Clone, Debug)]
@@ -92,9 +96,10 @@ impl OpenExchange {
 }
 
 impl Peer {
-    /// Whether it makes sense to try a lookup with this peer although it announced nothing.
-    fn may_be(&self, account: &AccountId) -> bool {
-        self.takes_requests && !self.tried_blindly.contains(account)
+    /// From when on it makes sense to try a lookup with this peer although it announced nothing; never
+    /// while it takes no requests.
+    fn may_be(&self, account: &AccountId) -> Option<Time> {
+        self.takes_requests.then(|| self.not_blindly_before.get(account).copied().unwrap_or_default())
     }
 }
 
@@ -204,7 +209,10 @@ impl Engine {
     /// Notes that a peer opened a contact-request stream. `None` refuses it: close the stream.
     pub fn handle_exchange_incoming(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId) -> Option<ExchangeId> {
         let incoming = self.exchanges.values().filter(|open| matches!(open.side, Side::Responder(_)));
-        if !self.requests_enabled || incoming.count() >= HANDSHAKES_PARALLEL_MAX {
+        let (all, of_peer) =
+            incoming.fold((0, 0), |(all, own), open| (all + 1, own + usize::from(open.peer == *peer)));
+        let full = all >= HANDSHAKES_PARALLEL_MAX || of_peer >= HANDSHAKES_PER_PEER_MAX;
+        if !self.requests_enabled || full {
             return None;
         }
         let responder = Responder::new(&self.keys.account, ephemeral(ctx), ctx.now);
@@ -364,12 +372,16 @@ impl Engine {
             };
             let announced = self.peers.iter().find(|(_, peer)| named(peer)).map(|(id, _)| id.clone());
             let chosen = announced.or_else(|| {
-                let (id, peer) = self.peers.iter_mut().find(|(_, peer)| peer.may_be(account))?;
-                peer.tried_blindly.insert(*account);
+                let may_be = |peer: &Peer| peer.may_be(account).is_some_and(|from| from <= ctx.now);
+                let (id, peer) = self.peers.iter_mut().find(|(_, peer)| may_be(peer))?;
+                peer.not_blindly_before.insert(*account, ctx.now + BLIND_PAUSE);
                 Some(id.clone())
             });
             let Some(peer) = chosen else {
-                lookup.idle = true;
+                match self.peers.values().filter_map(|peer| peer.may_be(account)).min() {
+                    Some(from) => lookup.not_before = from,
+                    None => lookup.idle = true,
+                }
                 continue;
             };
             self.next_id = self.next_id.wrapping_add(1);
@@ -408,7 +420,9 @@ impl Engine {
         contact: &AccountId,
     ) -> Result<Option<Request>, ReadError> {
         let row = ctx.tx.get(tables::REQUESTS, contact.as_bytes())?;
-        ctx.tx.delete(tables::REQUESTS, contact.as_bytes());
+        if row.is_some() {
+            ctx.tx.delete(tables::REQUESTS, contact.as_bytes());
+        }
         Ok(row.as_deref().and_then(decode_request))
     }
 
@@ -503,7 +517,7 @@ impl Engine {
             Side::Responder(_) => return,
         };
         if let Some(peer) = self.peers.get_mut(&open.peer) {
-            peer.tried_blindly.insert(*account);
+            peer.not_blindly_before.insert(*account, ctx.now + BLIND_PAUSE);
         }
         let Some(lookup) = self.lookups.get_mut(account) else { return };
         lookup.exchange = None;

@@ -4,6 +4,7 @@
 //! announced on the topic. Gossip may get lost, so an announcement is repeated to those who have not shown
 //! that they have it: after two seconds, then after twice as long, [`REPEATS_MAX`] times.
 
+use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::ReadError;
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
 use dunlin_log::{Entry, Ingest, heads_from_json, heads_to_json};
@@ -20,6 +21,8 @@ const REPEAT_FIRST: Span = Span::from_secs(2);
 const REPEAT_LONGEST: Span = Span::from_secs(300);
 /// Shortest pause between two answers to the payloads of one peer.
 const ANSWER_PAUSE: Span = Span::from_secs(1);
+/// Shortest pause between two greetings of one peer on one topic.
+const GREET_PAUSE: Span = Span::from_secs(10);
 /// How often the same heads are repeated to the same peer: the pauses add up to about ten minutes, after
 /// which the peer is given them again when it next comes onto the topic.
 const REPEATS_MAX: u8 = 9;
@@ -32,6 +35,10 @@ const HOLES_RETRIED_MAX: usize = 1000;
 const TOPICS_PER_PEER_MAX: usize = 4096;
 /// Heads of one payload that are looked at (`spec/security.md` O6).
 const HEADS_PER_PAYLOAD_MAX: usize = 4096;
+
+/// Bytes of entries in one payload, beyond which the lower heads are left out: they grow by a third or two
+/// as JSON, and a gossip message ends at 1 MiB. The next entry written here names them all.
+const HEADS_BYTES_MAX: usize = 384 * 1024;
 
 /// When the heads of a store are to be given again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -70,7 +77,7 @@ impl Engine {
         data: &[u8],
     ) -> Result<(), ReadError> {
         let Some((group, kind)) = self.topics.get(topic).copied() else { return Ok(()) };
-        match self.open_heads(ctx.now, &[(group, kind)], data) {
+        match self.open_heads(ctx.now, &[(group, kind)], &[(group, kind)], data) {
             Some((_, _, payload)) => self.take_heads(ctx, &group, kind, author, &payload, false)?,
             None => tracing::debug!("a gossip message does not open"),
         }
@@ -88,7 +95,11 @@ impl Engine {
         data: &[u8],
     ) -> Result<(), ReadError> {
         let stores: Vec<_> = self.topics.values().copied().collect();
-        match self.open_heads(ctx.now, &stores, data) {
+        let common = |(group, kind): &&(GroupId, StoreKind)| {
+            self.groups.get(group).is_some_and(|active| active.store(*kind).subscribers.contains_key(peer))
+        };
+        let common: Vec<_> = stores.iter().filter(common).copied().collect();
+        match self.open_heads(ctx.now, &stores, &common, data) {
             Some((group, kind, payload)) => self.take_heads(ctx, &group, kind, peer, &payload, true)?,
             None => tracing::debug!("a heads payload does not open"),
         }
@@ -106,10 +117,10 @@ impl Engine {
         topic: &str,
     ) -> Result<(), ReadError> {
         let Some(known) = self.peers.get_mut(peer) else { return Ok(()) };
-        if known.topics.len() < TOPICS_PER_PEER_MAX {
-            known.topics.insert(topic.to_owned());
-        }
-        if let Some((group, kind)) = self.topics.get(topic).copied() {
+        let is_new = known.topics.len() < TOPICS_PER_PEER_MAX && known.topics.insert(topic.to_owned());
+        if let Some((group, kind)) = self.topics.get(topic).copied()
+            && (is_new || !self.active(&group)?.store(kind).subscribers.contains_key(peer))
+        {
             self.greet(ctx, &group, kind, peer)?;
         }
         self.finish(ctx)
@@ -137,8 +148,20 @@ impl Engine {
         peer: &PeerId,
     ) -> Result<(), ReadError> {
         let store = self.active_mut(group)?.store_mut(kind);
+        let topic = store.address.to_string();
         store.subscribers.insert(peer.clone(), Subscriber::default());
-        store.announcement.restart(ctx.now);
+        let greeted = self.peers.get(peer).and_then(|known| known.greeted.get(&topic).copied());
+        if let Some(again) = greeted.map(|greeted| greeted + GREET_PAUSE).filter(|again| *again > ctx.now) {
+            // It comes and goes. What it is owed is repeated in time.
+            let announcement = &mut self.active_mut(group)?.store_mut(kind).announcement;
+            announcement.due = Some(announcement.due.map_or(again, |due| due.min(again)));
+            return Ok(());
+        }
+        if let Some(known) = self.peers.get_mut(peer) {
+            known.greeted.retain(|_, greeted| *greeted + GREET_PAUSE > ctx.now);
+            known.greeted.insert(topic, ctx.now);
+        }
+        self.active_mut(group)?.store_mut(kind).announcement.restart(ctx.now);
         self.send_heads(ctx, group, kind, peer)?;
         self.fetches.hasten(ctx.now, group, kind);
         self.want_missing(ctx, group, kind)?;
@@ -285,25 +308,40 @@ impl Engine {
         }
     }
 
+    /// Opens a heads payload for the one of `stores` that its token names.
+    ///
+    /// A clock that is days off makes a token that names none. The token is only a name: what opens with a link
+    /// key comes from somebody who has the key. So it is tried with those of `common`, which the sender is
+    /// known to be on; more than these, and a stranger could make us try every key on megabytes of nothing.
     fn open_heads(
         &self,
         now: Time,
         stores: &[(GroupId, StoreKind)],
+        common: &[(GroupId, StoreKind)],
         data: &[u8],
     ) -> Option<(GroupId, StoreKind, HeadsPayload)> {
-        let candidates = stores.iter().filter_map(|(group, kind)| {
-            let active = self.groups.get(group)?;
-            Some((active.store(*kind).address.to_string(), active.group.link_key(), (*group, *kind)))
-        });
         let sealed = heads::parse(data).ok()?;
-        for (address, link_key, (group, kind)) in candidates {
-            let mut tokens =
-                rotation::accepted_heads_tokens(&address, link_key, now, self.profile.rotation());
+        let rotation = self.profile.rotation();
+        for (address, link_key, (group, kind)) in self.named(stores) {
+            let mut tokens = rotation::accepted_heads_tokens(&address, link_key, now, rotation);
             if tokens.any(|token| token == sealed.token) {
                 return sealed.open(&address, link_key).ok().map(|payload| (group, kind, payload));
             }
         }
-        None
+        self.named(common).find_map(|(address, link_key, (group, kind))| {
+            Some((group, kind, sealed.open(&address, link_key).ok()?))
+        })
+    }
+
+    /// What stores are called, and the keys to what is said of them.
+    fn named<'s>(
+        &'s self,
+        stores: &'s [(GroupId, StoreKind)],
+    ) -> impl Iterator<Item = (String, &'s SymmetricKey, (GroupId, StoreKind))> {
+        stores.iter().filter_map(|(group, kind)| {
+            let active = self.groups.get(group)?;
+            Some((active.store(*kind).address.to_string(), active.group.link_key(), (*group, *kind)))
+        })
     }
 
     fn take_heads(
@@ -315,6 +353,7 @@ impl Engine {
         payload: &HeadsPayload,
         direct: bool,
     ) -> Result<(), ReadError> {
+        self.at_work = Some(*group);
         self.note_speaker(group, peer, payload);
         let Ok(entries) = heads_from_json(&payload.heads) else {
             tracing::debug!("a heads list is malformed");
@@ -378,6 +417,7 @@ impl Engine {
         kind: StoreKind,
         block: &[u8],
     ) -> Result<(), ReadError> {
+        self.at_work = Some(*group);
         let store = self.active_mut(group)?.store_mut(kind);
         match store.log.ingest(ctx.tx, block)? {
             Ingest::Known => {}
@@ -417,11 +457,18 @@ impl Engine {
         group: &GroupId,
         kind: StoreKind,
     ) -> Result<Vec<u8>, ReadError> {
+        self.at_work = Some(*group);
         let active = self.active(group)?;
         let store = active.store(kind);
         let mut entries = Vec::new();
+        let mut bytes = 0_usize;
         for head in store.log.heads(ctx.tx)? {
-            entries.extend(store.log.entry(ctx.tx, head)?);
+            let Some(entry) = store.log.entry(ctx.tx, head)? else { continue };
+            bytes = bytes.saturating_add(entry.block().len());
+            if bytes > HEADS_BYTES_MAX && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
         }
         let address = store.address.to_string();
         let link_key = active.group.link_key();

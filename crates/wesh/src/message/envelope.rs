@@ -303,6 +303,19 @@ pub fn open_message(
     opened(headers, &clear)
 }
 
+/// Gives the key of an opened message to another entry that carries the same sealed bytes and takes the place
+/// of the first.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn hand_down_key(tx: &mut Tx<'_>, entry: &EntryId, by: &EntryId) -> Result<(), ReadError> {
+    if let Some(key) = opened_key(tx, entry)? {
+        tx.put(tables::OPENED_KEYS, by.digest(), key.as_bytes());
+        tx.delete(tables::OPENED_KEYS, entry.digest());
+    }
+    Ok(())
+}
+
 fn opened_key(read: &dyn Read, entry: &EntryId) -> Result<Option<SymmetricKey>, ReadError> {
     let Some(row) = read.get(tables::OPENED_KEYS, entry.digest())? else { return Ok(None) };
     let row = Zeroizing::new(row);

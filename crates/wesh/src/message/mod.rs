@@ -31,8 +31,8 @@ mod waiting;
 pub use boxes::{ChainBoxError, dangerous_seal_chain_key, open_chain_key_box, own_chain_key_box};
 pub use chain::{ChainKey, KEY_WINDOW, KeyUnavailable, OtherChain};
 pub use envelope::{
-    Headers, HeadersError, OpenMessageError, OpenedMessage, SealError, Sealed, open_headers, open_message,
-    remember_own_key, seal, seal_at,
+    Headers, HeadersError, OpenMessageError, OpenedMessage, SealError, Sealed, hand_down_key, open_headers,
+    open_message, remember_own_key, seal, seal_at,
 };
 pub use rows::{ChainView, inspect_chain, register_chain_key};
 pub use waiting::{keep_waiting, stop_waiting, waiting};
