@@ -90,40 +90,70 @@ pub(crate) fn append(figures: &mut Figures) -> Outcome {
     Ok(())
 }
 
-/// Joins: entries of another writer, oldest first and newest first.
+/// Joins: entries of another writer, oldest first and newest first. The signatures of a batch are checked on two
+/// threads; what one thread alone does is shown beside it.
 pub(crate) fn join(figures: &mut Figures) -> Outcome {
     let count = 10_000;
-    let blocks = blocks(count)?;
-    for (what, newest_first) in
-        [("join 10,000 entries, oldest first", false), ("join 10,000 entries, newest first", true)]
-    {
-        let (mut log, _) = log_and_writer();
-        let store = MemoryStore::default();
-        let mut order: Vec<_> = blocks.iter().collect();
-        if newest_first {
-            order.reverse();
-        }
+    let mut blocks = blocks(count)?;
+    for order in ["oldest first", "newest first"] {
         let begun = Instant::now();
-        for batch in order.chunks(256) {
-            let mut tx = Tx::new(&store);
-            for block in batch {
-                log.ingest(&mut tx, block)?;
-            }
-            store.commit(tx.into_batch(), Durability::Synced)?;
-        }
-        let mut joined = 0;
-        loop {
-            let mut tx = Tx::new(&store);
-            let batch = log.join_ready(&mut tx, 1024)?;
-            joined += batch.joined.len();
-            store.commit(tx.into_batch(), Durability::Synced)?;
-            if !batch.more {
-                break;
-            }
-        }
-        assert_eq!(joined, count, "all entries join");
-        figures.rate(what, count, begun.elapsed(), 20_000.0);
+        join_on_two_threads(&blocks)?;
+        figures.rate(&format!("join 10,000 entries, {order}"), count, begun.elapsed(), 20_000.0);
+        let begun = Instant::now();
+        join_on_one_thread(&blocks)?;
+        figures.rate("  on one thread", count, begun.elapsed(), 0.0);
+        blocks.reverse();
     }
+    Ok(())
+}
+
+fn join_on_two_threads(blocks: &[Vec<u8>]) -> Outcome {
+    let (mut log, _) = log_and_writer();
+    let store = MemoryStore::default();
+    let checker = log.checker().clone();
+    let check = |blocks: &[Vec<u8>]| blocks.iter().map(|block| checker.check(block)).collect::<Vec<_>>();
+    std::thread::scope(|scope| {
+        let (to_log, checked_there) = std::sync::mpsc::sync_channel(1);
+        scope.spawn(move || {
+            blocks.chunks(256).try_for_each(|batch| to_log.send(check(batch.split_at(batch.len() / 2).0)))
+        });
+        for batch in blocks.chunks(256) {
+            let checked_here = check(batch.split_at(batch.len() / 2).1);
+            let mut tx = Tx::new(&store);
+            for checked in checked_there.recv()?.into_iter().chain(checked_here) {
+                log.ingest_checked(&mut tx, checked?)?;
+            }
+            store.commit(tx.into_batch(), Durability::Synced)?;
+        }
+        join_all(&mut log, &store, blocks.len())
+    })
+}
+
+fn join_on_one_thread(blocks: &[Vec<u8>]) -> Outcome {
+    let (mut log, _) = log_and_writer();
+    let store = MemoryStore::default();
+    for batch in blocks.chunks(256) {
+        let mut tx = Tx::new(&store);
+        for block in batch {
+            log.ingest(&mut tx, block)?;
+        }
+        store.commit(tx.into_batch(), Durability::Synced)?;
+    }
+    join_all(&mut log, &store, blocks.len())
+}
+
+fn join_all(log: &mut Log, store: &MemoryStore, count: usize) -> Outcome {
+    let mut joined = 0;
+    loop {
+        let mut tx = Tx::new(store);
+        let batch = log.join_ready(&mut tx, 1024)?;
+        joined += batch.joined.len();
+        store.commit(tx.into_batch(), Durability::Synced)?;
+        if !batch.more {
+            break;
+        }
+    }
+    assert_eq!(joined, count, "all entries join");
     Ok(())
 }
 

@@ -5,7 +5,7 @@
 //! | [`BLOCKS`] | log, number | block; blocks are numbered as they come |
 //! | [`PRESENCE`] | log, id | [`Presence`]: what is known of an id |
 //! | [`ORDER`] | log, height, id | 1 when void, else 0, and the number of the block; accepted entries only |
-//! | [`CHILDREN`] | log, parent, child | nothing; joined children only |
+//! | [`CHILDREN`] | log, parent, child | nothing; joined children, but for the one that its parent names |
 //! | [`HEADS`] | log, height, id | nothing |
 //! | [`VALUES`] | log, digest | [`Group`]: who holds a value that must be unique |
 //! | [`COPIES`] | log, digest, id | nothing; all holders of a value that has several |
@@ -128,6 +128,8 @@ pub(crate) struct Held {
     pub clock_id: Vec<u8>,
     /// The causal parents.
     pub next: Vec<EntryId>,
+    /// The first child that joined after it; the others, and those that joined before, are in [`CHILDREN`].
+    pub child: Option<EntryId>,
     /// What it became on joining.
     pub place: Option<Place>,
 }
@@ -172,6 +174,7 @@ impl Held {
             place.is_void,
             place.is_tainted,
             place.is_summit,
+            self.child.is_some(),
         ];
         out.push(HELD);
         out.push(fault_code(self.fault));
@@ -184,8 +187,8 @@ impl Held {
         // A clock id comes out of a block, which is far below 4 GiB.
         out.extend_from_slice(&u32::try_from(self.clock_id.len()).unwrap_or_default().to_be_bytes());
         out.extend_from_slice(&self.clock_id);
-        for parent in &self.next {
-            out.extend_from_slice(parent.digest());
+        for link in self.child.iter().chain(&self.next) {
+            out.extend_from_slice(link.digest());
         }
         out
     }
@@ -203,6 +206,12 @@ impl Held {
         };
         let (length, row) = row.split_first_chunk()?;
         let (clock_id, row) = row.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+        let (child, row) = match flag(7) {
+            true => {
+                row.split_first_chunk().map(|(digest, row)| (Some(EntryId::from_digest(*digest)), row))?
+            }
+            false => (None, row),
+        };
         let (parents, []) = row.as_chunks::<32>() else { return None };
         let place = Place {
             height: u64::from_be_bytes(*height),
@@ -220,6 +229,7 @@ impl Held {
             time: i64::from_be_bytes(*time),
             clock_id: clock_id.to_vec(),
             next: parents.iter().map(|digest| EntryId::from_digest(*digest)).collect(),
+            child,
             place: flag(2).then_some(place),
         })
     }
@@ -481,10 +491,18 @@ mod tests {
             time: -3,
             clock_id: vec![1, 2, 3],
             next: vec![EntryId::of_block(b"a"), EntryId::of_block(b"b")],
+            child: Some(EntryId::of_block(b"child")),
             place: Some(place),
         };
-        let bare =
-            Held { fault: None, late: false, unique: None, next: Vec::new(), place: None, ..held.clone() };
+        let bare = Held {
+            fault: None,
+            late: false,
+            unique: None,
+            next: Vec::new(),
+            child: None,
+            place: None,
+            ..held.clone()
+        };
         for presence in [
             Presence::Wanted(Urgency::Doubtful),
             Presence::Hole,

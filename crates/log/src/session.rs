@@ -1,10 +1,8 @@
 //! One call's work on a log: rows in a transaction, counters, and the steps that follow from them.
 
-use std::collections::BTreeMap;
-use std::ops::ControlFlow;
-
 use dunlin_base::EntryId;
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
+use std::collections::BTreeMap;
 
 use crate::agenda::{Agenda, Cursor, Work};
 use crate::entry::Entry;
@@ -152,7 +150,7 @@ impl<'t, 's> Session<'t, 's> {
     /// Joins an entry whose parents have joined or were given up.
     pub(crate) fn join(&mut self, mut held: Held, entry: Entry) -> Result<Joined, ReadError> {
         let id = entry.id();
-        let parents = self.parents(&held)?;
+        let mut parents = self.parents(&held)?;
         let mut place = Place {
             height: parents.height(),
             turn: self.meta.joined,
@@ -160,9 +158,7 @@ impl<'t, 's> Session<'t, 's> {
             ..Place::default()
         };
         self.meta.joined = self.meta.joined.saturating_add(1);
-        for parent in &held.next {
-            self.tx.put(CHILDREN, &self.tag.key(&[parent.digest(), id.digest()]), &[]);
-        }
+        self.name_child(&mut parents, &held.next, id);
         let position = Position { height: place.height, id };
         if let (None, Some(value)) = (held.fault, held.unique) {
             self.place_copy(&value, &held.next, position, &mut place)?;
@@ -193,6 +189,22 @@ impl<'t, 's> Session<'t, 's> {
             clock: parents.clock_report(&held),
             entry,
         })
+    }
+
+    /// Lets each parent know its child: those that are here and have none name it themselves.
+    fn name_child(&mut self, parents: &mut Parents, next: &[EntryId], child: EntryId) {
+        let mut here = parents.here.iter_mut().peekable();
+        for parent in next {
+            match here.next_if(|(id, _, _)| id == parent) {
+                Some((_, held, _)) if held.child.is_none() => {
+                    held.child = Some(child);
+                    self.tag.put_held(self.tx, *parent, held);
+                }
+                Some(_) | None => {
+                    self.tx.put(CHILDREN, &self.tag.key(&[parent.digest(), child.digest()]), &[]);
+                }
+            }
+        }
     }
 
     /// The parents of an entry as they are now.
@@ -227,32 +239,26 @@ impl<'t, 's> Session<'t, 's> {
 
     /// Whether an accepted entry names `id`.
     pub(crate) fn is_named(&self, id: EntryId) -> Result<bool, ReadError> {
-        let prefix = self.tag.key(&[id.digest()]);
-        let mut range = KeyRange::prefix(&prefix);
+        let mut cursor = None;
         loop {
-            let rows = self.tx.collect(CHILDREN, &range, Direction::Ascending, CHILDREN_PER_STEP)?;
-            for (key, _) in &rows {
-                let child = id_at_end(key).ok_or_else(damaged)?;
+            let (children, next) = self.some_children(id, cursor)?;
+            for child in children {
                 if self.tag.held(self.tx, child)?.is_some_and(|held| held.accepted().is_some()) {
                     return Ok(true);
                 }
             }
-            let Some((last, _)) = rows.last() else { return Ok(false) };
-            range.start = [last.as_slice(), &[0]].concat();
+            if next.is_none() {
+                return Ok(false);
+            }
+            cursor = next;
         }
     }
 
     fn has_children(&self, id: EntryId) -> Result<bool, ReadError> {
-        let mut found = false;
-        let range = KeyRange::prefix(&self.tag.key(&[id.digest()]));
-        self.tx.scan(CHILDREN, &range, Direction::Ascending, &mut |_, _| {
-            found = true;
-            ControlFlow::Break(())
-        })?;
-        Ok(found)
+        Ok(!self.some_children(id, None)?.0.is_empty())
     }
 
-    /// Up to [`CHILDREN_PER_STEP`] joined children of `id`, and where to go on if there may be more.
+    /// About [`CHILDREN_PER_STEP`] joined children of `id`, and where to go on if there may be more.
     pub(crate) fn some_children(
         &self,
         id: EntryId,
@@ -263,11 +269,15 @@ impl<'t, 's> Session<'t, 's> {
             range.start = self.tag.key(&[id.digest(), &after, &[0]]);
         }
         let rows = self.tx.collect(CHILDREN, &range, Direction::Ascending, CHILDREN_PER_STEP)?;
-        let children: Option<Vec<EntryId>> = rows.iter().map(|(key, _)| id_at_end(key)).collect();
-        let children = children.ok_or_else(damaged)?;
-        let is_full = children.len() == CHILDREN_PER_STEP;
-        let next = if is_full { children.last().map(|id| *id.digest()) } else { None };
-        Ok((children, next))
+        let mut children = Vec::with_capacity(rows.len().saturating_add(1));
+        if cursor.is_none() {
+            children.extend(self.tag.held(self.tx, id)?.and_then(|held| held.child));
+        }
+        for (key, _) in &rows {
+            children.push(id_at_end(key).ok_or_else(damaged)?);
+        }
+        let last = rows.last().filter(|_| rows.len() == CHILDREN_PER_STEP);
+        Ok((children, last.and_then(|(key, _)| key.last_chunk().copied())))
     }
 }
 

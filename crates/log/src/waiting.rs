@@ -24,6 +24,7 @@ impl Checked {
             time: self.entry.time(),
             clock_id: self.entry.clock().id.clone(),
             next: self.entry.next().to_vec(),
+            child: None,
             place: None,
         }
     }

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dunlin_base::kv::{CommitError, Durability, ReadError, Store, Tx};
 use dunlin_base::{EntryId, GroupId, PeerId, Time};
-use dunlin_wesh::engine::{App, Ctx, Engine, Event, ExchangeId, OpenError};
+use dunlin_log::Checked;
+use dunlin_wesh::engine::{Action, App, Ctx, Engine, Event, ExchangeId, OpenError};
 use dunlin_wesh::profile::Profile;
 use rand_core::OsRng;
 use tokio::sync::{broadcast, mpsc};
@@ -47,6 +48,7 @@ pub(crate) enum NetworkInput {
     HeadsUnsent { id: u64 },
     Records { peer: PeerId, data: bytes::Bytes },
     Block { entry: EntryId, block: bytes::Bytes },
+    Checked(Box<Checked>),
     BlockMissing { entry: EntryId },
     BlockServed { peer: PeerId, entry: EntryId },
     ExchangeIncoming { exchange: Box<dunlin_ipfs::Exchange> },
@@ -316,6 +318,11 @@ impl<A: App + Send + 'static> Core<A> {
 
     async fn perform_actions(&mut self) {
         while let Some(action) = self.engine.poll_action() {
+            if let Action::Fetch { entry, .. } = &action
+                && let Some(checker) = self.engine.checker_of(entry)
+            {
+                self.performer.expect(*entry, checker);
+            }
             self.performer.perform(action).await;
         }
     }
@@ -371,6 +378,7 @@ impl<A: App + Send + 'static> Core<A> {
             }
             NetworkInput::Records { peer, data } => engine.handle_records(ctx, &peer, &data),
             NetworkInput::Block { entry, block } => engine.handle_block(ctx, &entry, &block),
+            NetworkInput::Checked(checked) => engine.handle_checked_block(ctx, *checked),
             NetworkInput::BlockMissing { entry } => engine.handle_block_missing(ctx, &entry),
             NetworkInput::BlockServed { peer, entry } => engine.handle_block_served(ctx, &peer, &entry),
             NetworkInput::ExchangeIncoming { exchange } => {

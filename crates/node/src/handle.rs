@@ -10,6 +10,7 @@ use rand_core::{OsRng, RngCore};
 use tokio::sync::{broadcast, mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use crate::ahead::Ahead;
 use crate::config::NodeConfig;
 use crate::core::{Call, Core, CoreError, INPUTS_WAITING_MAX, Input, MakeApp, WATCH_BACKLOG_MAX};
 use crate::finder::Finder;
@@ -118,7 +119,8 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         let (events, _) = broadcast::channel(WATCH_BACKLOG_MAX);
         let (notices, _) = broadcast::channel(WATCH_BACKLOG_MAX);
         let sender = input_sender(inputs.clone());
-        let performer = Performer::new(ipfs.clone(), sender.clone());
+        let ahead = Arc::new(Ahead::default());
+        let performer = Performer::new(ipfs.clone(), sender.clone(), ahead.clone());
         let Some(host) = own_host(&ipfs.peer_id()) else {
             return Err(StartError::Thread(std::io::Error::other("the peer id is of an unknown kind")));
         };
@@ -134,7 +136,7 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         )?;
         run_core(core, waiting)?;
         let (finder, sightings) = Finder::start(ipfs.clone(), config.connect);
-        tokio::spawn(pump(host_events, sender, sightings));
+        tokio::spawn(pump(host_events, sender, ahead, sightings));
         let (profile, lan, started) = (config.profile, config.lan, std::time::Instant::now());
         Ok(Self { ipfs, finder, profile, lan, inputs, events, notices, started })
     }

@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+mod ahead;
 mod config;
 mod core;
 mod finder;

@@ -1,14 +1,17 @@
 //! Carries out what the engine asks for, and tells it what came of that.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_base::PeerId;
+use dunlin_base::{EntryId, PeerId};
 use dunlin_ipfs::{Exchange, Ipfs};
+use dunlin_log::Checker;
 use dunlin_wesh::engine::{Action, ExchangeId};
 use tokio::sync::mpsc;
 
+use crate::ahead::Ahead;
 use crate::core::NetworkInput;
 
 /// The direct channel for heads payloads (`spec/wesh-protocol.md` §3.9).
@@ -31,12 +34,13 @@ const EXCHANGE_FRAMES_WAITING_MAX: usize = 8;
 pub(crate) struct Performer {
     ipfs: Ipfs,
     inputs: InputSender,
+    ahead: Arc<Ahead>,
     exchanges: BTreeMap<ExchangeId, mpsc::Sender<Outgoing>>,
 }
 
 /// Puts what happened on the network before the core.
 pub(crate) type InputSender =
-    std::sync::Arc<dyn Fn(NetworkInput) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
+    Arc<dyn Fn(NetworkInput) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
 
 enum Outgoing {
     Frame(Vec<u8>),
@@ -44,8 +48,13 @@ enum Outgoing {
 }
 
 impl Performer {
-    pub fn new(ipfs: Ipfs, inputs: InputSender) -> Self {
-        Self { ipfs, inputs, exchanges: BTreeMap::new() }
+    pub fn new(ipfs: Ipfs, inputs: InputSender, ahead: Arc<Ahead>) -> Self {
+        Self { ipfs, inputs, ahead, exchanges: BTreeMap::new() }
+    }
+
+    /// Lets `checker` judge the block of `entry` when it comes.
+    pub fn expect(&self, entry: EntryId, checker: Checker) {
+        self.ahead.expect(entry, checker);
     }
 
     pub async fn perform(&mut self, action: Action) {
@@ -62,10 +71,14 @@ impl Performer {
                 let peers = peers.iter().filter_map(ipfs_peer).collect();
                 if let Err(error) = self.ipfs.want(entry.cid(), peers) {
                     tracing::debug!(%error, "a block cannot be asked for");
+                    self.ahead.forget(&entry);
                     self.input(NetworkInput::BlockMissing { entry });
                 }
             }
-            Action::CancelFetch { entry } => self.ipfs.cancel(&entry.cid()),
+            Action::CancelFetch { entry } => {
+                self.ahead.forget(&entry);
+                self.ipfs.cancel(&entry.cid());
+            }
             Action::AcceptExchanges(on) => report(self.ipfs.accept_exchanges(CONTACT_REQUESTS, on).await),
             Action::OpenExchange { id, peer } => self.open_exchange(id, &peer),
             Action::SendFrame { id, frame } => self.outgoing(id, Outgoing::Frame(frame)),

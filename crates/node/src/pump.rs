@@ -7,24 +7,30 @@ use dunlin_ipfs::multiaddr::Protocol;
 use dunlin_ipfs::{Event, Events, Multiaddr};
 use tokio::sync::mpsc;
 
+use crate::ahead::Ahead;
 use crate::core::NetworkInput;
 use crate::finder::Sighting;
 use crate::perform::{CONTACT_REQUESTS, DIRECT_CHANNEL, InputSender, LOCAL_RECORDS, base_peer};
 
 /// Reads the events of the host until it stops.
-pub(crate) async fn pump(mut events: Events, inputs: InputSender, sightings: mpsc::Sender<Sighting>) {
+pub(crate) async fn pump(
+    mut events: Events,
+    inputs: InputSender,
+    ahead: Arc<Ahead>,
+    sightings: mpsc::Sender<Sighting>,
+) {
     while let Some(event) = events.next().await {
         if let Some(sighting) = sighting(&event) {
             // The search ends only with the node.
             let _ = sightings.send(sighting).await;
         }
-        if let Some(input) = translate(event) {
+        if let Some(input) = translate(event, &ahead) {
             inputs(input).await;
         }
     }
 }
 
-fn translate(event: Event) -> Option<NetworkInput> {
+fn translate(event: Event, ahead: &Ahead) -> Option<NetworkInput> {
     let input = match event {
         Event::PeerConnected { peer, address, .. } => {
             NetworkInput::Connected { peer: base_peer(&peer)?, local: is_local(&address) }
@@ -48,10 +54,12 @@ fn translate(event: Event) -> Option<NetworkInput> {
         Event::ExchangeOpened { exchange, .. } => {
             NetworkInput::ExchangeIncoming { exchange: Box::new(exchange) }
         }
-        Event::Block { cid, bytes, .. } => {
-            NetworkInput::Block { entry: EntryId::from_cid(&cid)?, block: bytes }
+        Event::Block { cid, bytes, .. } => ahead.judge(EntryId::from_cid(&cid)?, bytes),
+        Event::BlockMissing { cid } => {
+            let entry = EntryId::from_cid(&cid)?;
+            ahead.forget(&entry);
+            NetworkInput::BlockMissing { entry }
         }
-        Event::BlockMissing { cid } => NetworkInput::BlockMissing { entry: EntryId::from_cid(&cid)? },
         Event::BlockServed { peer, cid } => {
             NetworkInput::BlockServed { peer: base_peer(&peer)?, entry: EntryId::from_cid(&cid)? }
         }

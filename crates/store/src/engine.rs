@@ -8,6 +8,8 @@
 use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use std::io;
+
 use dunlin_base::kv::{Batch, Direction, KeyRange, Table, Visit, after_prefix};
 use redb::{
     Builder, Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, TableDefinition, WriteTransaction,
@@ -15,14 +17,12 @@ use redb::{
 
 use crate::error::{Damage, Failure, OpenError};
 use crate::header::SCHEMA;
+use crate::journal::{Change, End, Journal};
 use crate::sectors::Sectors;
 
 /// Memory that the database may use for pages it read or will write: a phone spares this much, and the
 /// conversations somebody looks at in one sitting fit.
-pub const CACHE_BYTES_MAX: usize = 8 << 20;
-
-/// Bytes of deferred commits that are held until a synced one. Beyond this a deferred commit is synced.
-pub const DEFERRED_BYTES_MAX: usize = 4 << 20;
+pub const CACHE_BYTES_MAX: usize = 16 << 20;
 
 /// Rows up to this length are looked up without memory from the heap: a table, two hashes and a counter fit.
 const ROW_KEY_BYTES_INLINE: usize = 96;
@@ -33,17 +33,21 @@ const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 const NOTES: TableDefinition<'_, &str, u64> = TableDefinition::new("notes");
 /// The schema of the rows.
 const NOTE_SCHEMA: &str = "schema";
-/// Counts the synced commits that carried deferred ones along.
-const NOTE_FLUSHES: &str = "flushes";
+/// How many commits the rows hold.
+const NOTE_NUMBER: &str = "journal number";
+/// The mark of the last of them.
+const NOTE_MARK: &str = "journal mark";
+/// Where in the journal the next one would be.
+const NOTE_PLACE: &str = "journal place";
 
 /// How a commit ends.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Mode {
-    /// In memory, until the next commit of another mode.
+    /// In the journal, which is synced with the next commit of another mode.
     Deferred,
     /// On the disk.
     Synced,
-    /// On the disk, with a note of where the disk has room, so that no opening needs to search for it.
+    /// On the disk and in the database, with a note of where the disk has room, so that no opening needs to search for it.
     Settled,
 }
 
@@ -51,10 +55,11 @@ pub enum Mode {
 pub struct Writer {
     /// `None` after a failure, until opening again worked.
     database: Option<Database>,
-    /// Commits that are in the database but not yet on the disk; they are made again after a failure.
-    deferred: Vec<Batch>,
-    deferred_bytes: usize,
-    flushes: u64,
+    /// How far the database has got.
+    end: End,
+    journal: Journal,
+    /// Whether the journal has records that are not synced.
+    has_deferred: bool,
     sectors: Sectors,
 }
 
@@ -63,24 +68,23 @@ impl Writer {
     pub fn start(sectors: Sectors, is_new: bool) -> Result<(Self, View), OpenError> {
         if !is_new && sectors.len()? == 0 {
             // The database would take this for a new file and start over.
-            return Err(Damage::Content("everything behind the first sector is gone".to_owned()).into());
+            return Err(Damage::Content("everything behind the journal is gone".to_owned()).into());
         }
-        let mut writer =
-            Self { database: None, deferred: Vec::new(), deferred_bytes: 0, flushes: 0, sectors };
+        let journal = Journal::new(sectors.clone());
+        let mut writer = Self { database: None, end: End::default(), journal, has_deferred: false, sectors };
         writer.database = Some(writer.open_database()?);
         let database = writer.running()?;
         if is_new {
             guard(|| make_tables(database))?;
         }
-        let (schema, flushes) = guard(|| read_notes(database))?;
+        let (schema, _) = guard(|| read_notes(database))?;
         if schema > SCHEMA.into() {
             return Err(OpenError::NewerSchema {
                 found: schema.try_into().unwrap_or(u32::MAX),
                 known: SCHEMA,
             });
         }
-        let view = guard(|| View::new(database))?;
-        writer.flushes = flushes;
+        let view = writer.catch_up()?;
         Ok((writer, view))
     }
 
@@ -92,16 +96,17 @@ impl Writer {
     /// Gives the database up.
     pub fn stop(&mut self) {
         let database = self.database.take();
-        // After a failure there is nothing left to save, and without one closing takes what is deferred along.
+        // After a failure there is nothing left to save: what the database does not have is in the journal.
         let _ = guard(|| {
             drop(database);
             Ok(())
         });
     }
 
-    /// Opens the database again, with the deferred commits that did not reach the disk.
+    /// Opens the database again, with what the journal has beyond it.
     pub fn restart(&mut self) -> Result<View, Failure> {
-        let restarted = self.restart_or_leave_open();
+        self.database = Some(self.open_database()?);
+        let restarted = self.catch_up();
         if restarted.is_err() {
             self.stop();
         }
@@ -111,62 +116,71 @@ impl Writer {
     /// Applies `batch` in one step and returns the state after it.
     pub fn commit(&mut self, batch: &Batch, mode: Mode) -> Result<View, Failure> {
         let database = self.running()?;
-        let bytes = self.deferred_bytes.saturating_add(memory_bytes(batch));
-        let mode = if bytes > DEFERRED_BYTES_MAX && mode == Mode::Deferred { Mode::Synced } else { mode };
-        let flushes = match mode {
-            Mode::Synced | Mode::Settled if !self.deferred.is_empty() => self.flushes + 1,
-            Mode::Synced | Mode::Settled | Mode::Deferred => self.flushes,
+        if batch.is_empty() && mode == Mode::Synced {
+            self.sectors.sync().map_err(from_disk)?;
+            self.has_deferred = false;
+            return guard(|| View::new(self.running()?));
+        }
+        let record = if mode == Mode::Settled { None } else { self.journal.record(&self.end, batch) };
+        let (end, written) = match &record {
+            Some(record) => {
+                self.journal.write(record).map_err(from_disk)?;
+                if mode == Mode::Synced {
+                    self.sectors.sync().map_err(from_disk)?;
+                }
+                (record.end, Mode::Deferred)
+            }
+            None if mode == Mode::Deferred => (self.journal.start_over(&self.end), Mode::Synced),
+            None => (self.journal.start_over(&self.end), mode),
         };
         let view = guard(|| {
-            let mut tx = begin(database, mode)?;
-            apply(&mut tx, batch)?;
-            if flushes > self.flushes {
-                tx.open_table(NOTES)?.insert(NOTE_FLUSHES, flushes)?;
-            }
+            let mut tx = begin(database, written)?;
+            apply(&mut tx, batch.iter())?;
+            put_notes(&tx, &end)?;
             tx.commit()?;
             View::new(database)
-        })?;
-        match mode {
-            Mode::Deferred => {
-                self.deferred.push(batch.clone());
-                self.deferred_bytes = bytes;
-            }
-            Mode::Synced | Mode::Settled => self.forget_deferred(),
-        }
-        self.flushes = flushes;
+        });
+        // What is in the journal is stored, whatever the database made of it.
+        let view =
+            view.map_err(|failure| if record.is_some() { failure.without_promise() } else { failure })?;
+        self.has_deferred = record.is_some() && mode == Mode::Deferred;
+        self.end = end;
         Ok(view)
     }
 
-    /// Whether commits wait for a synced one.
+    /// Whether the journal has commits that wait for a synced one.
     pub fn has_deferred(&self) -> bool {
-        !self.deferred.is_empty()
+        self.has_deferred
     }
 
-    fn restart_or_leave_open(&mut self) -> Result<View, Failure> {
-        self.database = Some(self.open_database()?);
-        let (_, flushes) = guard(|| read_notes(self.running()?))?;
-        if flushes > self.flushes {
-            // The commit that failed is stored after all, and it carried them along.
-            self.forget_deferred();
-            self.flushes = flushes;
-        }
-        if self.has_deferred() {
+    /// Takes what the journal has beyond the database, and makes it lasting: a crash may have come before that.
+    fn catch_up(&mut self) -> Result<View, Failure> {
+        let database = self.running()?;
+        let (_, mut end) = guard(|| read_notes(database))?;
+        self.journal.check_reaches(&end).map_err(from_disk)?;
+        let mut found = self.journal.read(&end).map_err(from_disk)?;
+        if found.is_some() {
+            let mut tx = guard(|| begin(database, Mode::Deferred))?;
+            while let Some(record) = found {
+                let changes = record.changes()?;
+                guard(|| apply(&mut tx, changes.into_iter()))?;
+                end = record.end;
+                found = self.journal.read(&end).map_err(from_disk)?;
+            }
             guard(|| {
-                let mut tx = begin(self.running()?, Mode::Deferred)?;
-                self.deferred.iter().try_for_each(|batch| apply(&mut tx, batch))?;
+                put_notes(&tx, &end)?;
                 Ok(tx.commit()?)
             })?;
         }
-        guard(|| View::new(self.running()?))
+        self.sectors.sync().map_err(from_disk)?;
+        let view = guard(|| View::new(database))?;
+        self.end = end;
+        self.has_deferred = false;
+        Ok(view)
     }
 
     fn running(&self) -> Result<&Database, Failure> {
         self.database.as_ref().ok_or(Failure::Stopped)
-    }
-
-    fn forget_deferred(&mut self) {
-        self.deferred.clear();
-        self.deferred_bytes = 0;
     }
 
     fn open_database(&self) -> Result<Database, Failure> {
@@ -186,6 +200,10 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        // So that opening again finds nothing in the journal. Without it nothing is lost, it only takes longer.
+        if self.is_running() {
+            let _ = self.commit(&Batch::default(), Mode::Settled);
+        }
         self.stop();
     }
 }
@@ -280,14 +298,22 @@ fn begin(database: &Database, mode: Mode) -> Result<WriteTransaction, Failure> {
     Ok(tx)
 }
 
-fn apply(tx: &mut WriteTransaction, batch: &Batch) -> Result<(), Failure> {
+fn apply<'b>(tx: &mut WriteTransaction, changes: impl Iterator<Item = Change<'b>>) -> Result<(), Failure> {
     let mut rows = tx.open_table(ROWS)?;
-    for (table, key, value) in batch.iter() {
+    for (table, key, value) in changes {
         let row = row_key(table, key);
         match value {
             Some(value) => drop(rows.insert(row.as_slice(), value)?),
             None => drop(rows.remove(row.as_slice())?),
         }
+    }
+    Ok(())
+}
+
+fn put_notes(tx: &WriteTransaction, end: &End) -> Result<(), Failure> {
+    let mut notes = tx.open_table(NOTES)?;
+    for (name, value) in [(NOTE_NUMBER, end.number), (NOTE_MARK, end.mark), (NOTE_PLACE, end.place)] {
+        notes.insert(name, value)?;
     }
     Ok(())
 }
@@ -299,12 +325,17 @@ fn make_tables(database: &Database) -> Result<(), Failure> {
     Ok(tx.commit()?)
 }
 
-/// The schema of the rows and the count of flushes.
-fn read_notes(database: &Database) -> Result<(u64, u64), Failure> {
+/// The schema of the rows, and which commits they hold.
+fn read_notes(database: &Database) -> Result<(u64, End), Failure> {
     let notes = database.begin_read()?.open_table(NOTES)?;
     let note = |name| Ok::<_, Failure>(notes.get(name)?.map(|value| value.value()));
     let schema = note(NOTE_SCHEMA)?.ok_or_else(|| Damage::Content("it names no schema".to_owned()))?;
-    Ok((schema, note(NOTE_FLUSHES)?.unwrap_or(0)))
+    let end = End {
+        number: note(NOTE_NUMBER)?.unwrap_or(0),
+        mark: note(NOTE_MARK)?.unwrap_or(0),
+        place: note(NOTE_PLACE)?.unwrap_or(0),
+    };
+    Ok((schema, end))
 }
 
 fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
@@ -314,11 +345,8 @@ fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
     row
 }
 
-/// About what a deferred batch takes in memory.
-fn memory_bytes(batch: &Batch) -> usize {
-    /// Two vectors and their place in the tree.
-    const CHANGE_BYTES: usize = 64;
-    batch.iter().map(|(_, key, value)| key.len() + value.map_or(0, <[u8]>::len) + CHANGE_BYTES).sum()
+fn from_disk(error: io::Error) -> Failure {
+    Failure::Database(redb::Error::Io(error))
 }
 
 /// Runs `f` on the database; a panic in there becomes a failure.

@@ -106,6 +106,18 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The same, but for a full disk, which promises that nothing is stored.
+    pub fn without_promise(self) -> Self {
+        match self {
+            Self::Database(redb::Error::Io(error)) if is_full(&error) => {
+                Self::Database(redb::Error::Io(io::Error::other(error)))
+            }
+            other => other,
+        }
+    }
+}
+
 impl<E: DatabaseFailure> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Database(error.into())

@@ -32,6 +32,9 @@ use crate::error::OpenError;
 use crate::header::SECTOR_BYTES;
 use crate::redb_store::RedbStore;
 
+/// Sectors of the journal of a simulated store: few, so that it is full again and again.
+const JOURNAL_SECTORS: u16 = 64;
+
 /// What can fail.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Call {
@@ -158,7 +161,8 @@ impl SimDisk {
         };
         let key = SymmetricKey::from_bytes(sha256(&[b"key of the disk", &seed.to_be_bytes()]));
         let opening_seed = sha256(&[&seed.to_be_bytes(), &opening.to_be_bytes()]);
-        RedbStore::open(Arc::new(self.clone()), &key, &mut ChaCha8Rng::from_seed(opening_seed))
+        let rng = &mut ChaCha8Rng::from_seed(opening_seed);
+        RedbStore::open_or_make(Arc::new(self.clone()), &key, rng, JOURNAL_SECTORS)
     }
 
     /// Replaces what shall fail; calls are counted from here.

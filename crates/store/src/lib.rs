@@ -24,6 +24,7 @@
 //!
 //! - A synced commit that returned is there after a crash; any other is there as a whole or not at all. A deferred
 //!   one is there with the next synced one, or when the store is closed.
+//! - A synced commit writes its changes once, in one run of sectors; the database takes them up from there.
 //! - [`RedbStore::settle`], called when the app goes quiet, makes opening after a crash as quick as after a clean
 //!   end. Without it, opening reads the store once.
 //! - A full or failing disk is an error of the one call; the store opens itself again and goes on.
@@ -37,6 +38,7 @@ mod engine;
 mod error;
 pub mod faults;
 mod header;
+mod journal;
 mod key_file;
 mod redb_store;
 mod sectors;
@@ -44,6 +46,7 @@ mod sectors;
 pub use dir::{Unlock, open};
 pub use disk::{Disk, FileDisk};
 pub use dunlin_base::kv::MemoryStore;
-pub use engine::{CACHE_BYTES_MAX, DEFERRED_BYTES_MAX};
+pub use engine::CACHE_BYTES_MAX;
 pub use error::{Damage, OpenError};
+pub use journal::JOURNAL_SECTORS;
 pub use redb_store::RedbStore;

@@ -13,14 +13,14 @@ use crate::disk::Disk;
 use crate::engine::{Mode, View, Writer};
 use crate::error::{Failure, OpenError};
 use crate::header::{Header, SCHEMA, SECTOR_BYTES};
+use crate::journal::JOURNAL_SECTORS;
 use crate::sectors::{Nonces, Sectors};
 
 /// A store on a disk, encrypted and authenticated as a whole.
 ///
 /// Many threads may read while one commits; a reader sees the state between two commits.
 ///
-/// When the disk fails or is full, the store opens itself again from what is on the disk, makes the deferred
-/// commits again, and goes on from there. A commit that was stored after all returns `Ok`; one that returns an
+/// When the disk fails or is full, the store opens itself again from what is on the disk and goes on from there. A commit that was stored after all returns `Ok`; one that returns an
 /// error is not stored, unless reads fail as well: then opening again did not work yet, and the next call tries
 /// it. Nobody outside has to open a store again.
 pub struct RedbStore {
@@ -42,12 +42,22 @@ impl RedbStore {
         key: &SymmetricKey,
         rng: &mut (impl RngCore + CryptoRng + ?Sized),
     ) -> Result<Self, OpenError> {
+        Self::open_or_make(disk, key, rng, JOURNAL_SECTORS)
+    }
+
+    /// Like [`Self::open`]; a new store gets a journal of this many sectors.
+    pub(crate) fn open_or_make(
+        disk: Arc<dyn Disk>,
+        key: &SymmetricKey,
+        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+        journal: u16,
+    ) -> Result<Self, OpenError> {
         let header = match Header::read(&*disk, key)? {
             Some(header) if header.complete => header,
             // Making a store was interrupted: nothing was ever committed to it.
-            Some(_) | None => begin_store(&*disk, key, rng)?,
+            Some(_) | None => begin_store(&*disk, key, rng, journal)?,
         };
-        let sectors = Sectors::new(disk.clone(), &header.sector_key(key), Nonces::new(rng));
+        let sectors = Sectors::new(disk.clone(), &header.sector_key(key), Nonces::new(rng), header.journal);
         let (writer, view) = Writer::start(sectors, !header.complete)?;
         if !header.complete {
             Header { complete: true, ..header }.write(&*disk, key)?;
@@ -69,7 +79,8 @@ impl RedbStore {
         let mut writer = self.lock_writer();
         let mut commit = || -> Result<(), Failure> {
             self.ensure_running(&mut writer)?;
-            if batch.is_empty() && mode != Mode::Settled && !writer.has_deferred() {
+            let does_nothing = mode == Mode::Deferred || !writer.has_deferred();
+            if batch.is_empty() && mode != Mode::Settled && does_nothing {
                 return Ok(());
             }
             let view = writer.commit(batch, mode)?;
@@ -174,11 +185,14 @@ fn begin_store(
     disk: &dyn Disk,
     key: &SymmetricKey,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
+    journal: u16,
 ) -> Result<Header, OpenError> {
     let mut id = [0; 16];
     rng.fill_bytes(&mut id);
-    let header = Header { id, complete: false, schema: SCHEMA };
+    let header = Header { id, complete: false, schema: SCHEMA, journal };
     disk.set_len(SECTOR_BYTES as u64)?;
     header.write(disk, key)?;
+    // A sync is quicker where a write takes no new room.
+    disk.write(SECTOR_BYTES as u64, &vec![0; usize::from(journal) * SECTOR_BYTES])?;
     Ok(header)
 }

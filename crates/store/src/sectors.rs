@@ -1,6 +1,6 @@
 //! Sealed sectors: what lies between the database, which thinks in pages of 4,096 bytes, and the disk.
 //!
-//! Each page becomes nine sectors of 512 bytes, and each sector carries its own nonce and tag (AES-256-GCM,
+//! The sectors of the journal come first, then those of the pages. Each page becomes nine sectors of 512 bytes, and each sector carries its own nonce and tag (AES-256-GCM,
 //! drawn in `docs/formats/store.md`). A sector is written as a whole or not at all, so a torn write leaves
 //! every sector readable, old or new, and the checksums of the database decide which commit is whole. A bit
 //! that changed on the disk fails the tag, so the database meets only bytes that it wrote.
@@ -30,8 +30,10 @@ const PAGE_BYTES: usize = 4096;
 const PAGE_SECTORS: u64 = 9;
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
+/// Sectors of the journal that are sealed and written at once.
+const JOURNAL_SECTORS_AT_ONCE: usize = 128;
 /// A ninth of a page, rounded up. The last sector of a page holds eight bytes less.
-const CLEAR_BYTES: usize = PAGE_BYTES.div_ceil(PAGE_SECTORS as usize);
+pub const CLEAR_BYTES: usize = PAGE_BYTES.div_ceil(PAGE_SECTORS as usize);
 
 const _: () = assert!(NONCE_BYTES + TAG_BYTES + CLEAR_BYTES <= SECTOR_BYTES);
 
@@ -45,6 +47,8 @@ struct Inner {
     cipher: Aes256Gcm,
     disk: Arc<dyn Disk>,
     nonces: Nonces,
+    /// How many sectors in front of the pages are the journal's.
+    journal: u16,
     /// Held while sectors change: some are read before they are written, and nothing may come between.
     changing: Mutex<()>,
     unsynced: Mutex<Unsynced>,
@@ -60,9 +64,12 @@ struct Unsynced {
 
 impl Sectors {
     /// Seals the sectors of `disk` with `key`, which no other disk uses.
-    pub fn new(disk: Arc<dyn Disk>, key: &SymmetricKey, nonces: Nonces) -> Self {
+    ///
+    /// The first `journal` sectors are the journal's.
+    pub fn new(disk: Arc<dyn Disk>, key: &SymmetricKey, nonces: Nonces, journal: u16) -> Self {
         let cipher = Aes256Gcm::new(key.as_bytes().into());
-        Self(Arc::new(Inner { cipher, disk, nonces, changing: Mutex::new(()), unsynced: Mutex::default() }))
+        let (changing, unsynced) = (Mutex::new(()), Mutex::default());
+        Self(Arc::new(Inner { cipher, disk, nonces, journal, changing, unsynced }))
     }
 
     /// Opens the sectors to a run of the database.
@@ -72,16 +79,53 @@ impl Sectors {
 
     /// How many bytes of pages there are.
     pub fn len(&self) -> io::Result<u64> {
-        let sectors = self.0.disk.len()?.saturating_sub(SECTOR_BYTES as u64) / SECTOR_BYTES as u64;
+        let sectors = self.0.disk.len()?.saturating_sub(position(self.journal_len())) / SECTOR_BYTES as u64;
         Ok(sectors / PAGE_SECTORS * PAGE_BYTES as u64)
     }
 
+    /// How many sectors the journal has.
+    pub fn journal_len(&self) -> u64 {
+        self.0.journal.into()
+    }
+
+    /// A number that no other call gives, in this run of the process or in another.
+    pub fn fresh_mark(&self) -> u64 {
+        let [_, _, _, _, mark @ ..] = self.0.nonces.next();
+        u64::from_be_bytes(mark)
+    }
+
+    /// Seals and writes sectors of the journal from `first` on.
+    pub fn put_journal(&self, first: u64, clears: &[[u8; CLEAR_BYTES]]) -> io::Result<()> {
+        let _changing = self.lock_changing();
+        let mut number = first;
+        for some in clears.chunks(JOURNAL_SECTORS_AT_ONCE) {
+            let extent = Extent { position: position(number), raw_bytes: some.len() * SECTOR_BYTES };
+            let mut raw = vec![0; extent.raw_bytes];
+            for (clear, sector) in some.iter().zip(raw.as_chunks_mut::<SECTOR_BYTES>().0) {
+                self.seal(number, clear, sector)?;
+                number += 1;
+            }
+            self.write_raw(extent, &raw)?;
+        }
+        Ok(())
+    }
+
+    /// Reads a sector of the journal; `None` if it was never written.
+    pub fn look_in_journal(&self, number: u64) -> io::Result<Option<[u8; CLEAR_BYTES]>> {
+        let mut sector = [0; SECTOR_BYTES];
+        self.0.disk.read(position(number), &mut sector)?;
+        if is_hole(&sector) {
+            return Ok(None);
+        }
+        self.open(number, &mut sector).map(|clear| Some(*clear))
+    }
+
     fn read(&self, offset: u64, out: &mut [u8], holes: &Holes) -> io::Result<()> {
-        let Some(extent) = Extent::of(offset, out.len()) else { return Ok(()) };
+        let Some(extent) = self.extent(offset, out.len()) else { return Ok(()) };
         let mut raw = vec![0; extent.raw_bytes];
         self.0.disk.read(extent.position, &mut raw)?;
         let mut rest = out;
-        for (piece, sector) in Pieces::of(offset, rest.len()).zip(raw.as_chunks_mut::<SECTOR_BYTES>().0) {
+        for (piece, sector) in self.pieces(offset, rest.len()).zip(raw.as_chunks_mut::<SECTOR_BYTES>().0) {
             let clear = if is_hole(sector) && holes.accept(piece.sector) {
                 &[0; CLEAR_BYTES]
             } else {
@@ -95,11 +139,11 @@ impl Sectors {
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let Some(extent) = Extent::of(offset, bytes.len()) else { return Ok(()) };
+        let Some(extent) = self.extent(offset, bytes.len()) else { return Ok(()) };
         let _changing = self.lock_changing();
         let mut raw = vec![0; extent.raw_bytes];
         let mut rest = bytes;
-        for (piece, sector) in Pieces::of(offset, bytes.len()).zip(raw.as_chunks_mut::<SECTOR_BYTES>().0) {
+        for (piece, sector) in self.pieces(offset, bytes.len()).zip(raw.as_chunks_mut::<SECTOR_BYTES>().0) {
             let (part, behind) = rest.split_at_checked(piece.len).ok_or_else(past_the_end)?;
             let mut clear = [0; CLEAR_BYTES];
             if !piece.is_whole {
@@ -137,15 +181,30 @@ impl Sectors {
         self.write_raw(Extent::of_sector(number), &sector)
     }
 
+    fn pieces(&self, offset: u64, len: usize) -> Pieces {
+        Pieces { first: self.journal_len(), offset, left: len }
+    }
+
+    /// Where a run of bytes of the pages lies on the disk.
+    fn extent(&self, offset: u64, len: usize) -> Option<Extent> {
+        let first = self.pieces(offset, len).next()?.sector;
+        let last = self.pieces(offset.saturating_add(len as u64 - 1), 1).next()?.sector;
+        let sectors = usize::try_from(last - first + 1).ok()?;
+        Some(Extent { position: position(first), raw_bytes: sectors.checked_mul(SECTOR_BYTES)? })
+    }
+
     /// Makes lasting what was written, also what was written before a sync that failed.
-    fn sync(&self) -> io::Result<()> {
+    pub fn sync(&self) -> io::Result<()> {
         let mut unsynced = std::mem::take(&mut *self.lock_unsynced());
         let synced = if unsynced.is_doubtful { self.write_again(&unsynced.extents) } else { Ok(()) };
-        synced.and_then(|()| self.0.disk.sync()).inspect_err(|_| {
+        let synced = synced.and_then(|()| self.0.disk.sync()).inspect_err(|_| {
             let mut since = self.lock_unsynced();
             since.extents.append(&mut unsynced.extents);
             since.is_doubtful = true;
-        })
+        });
+        // A disk that says only now that it is full has taken the writes: whether they last is not known,
+        // and "full" would promise that nothing is stored.
+        synced.map_err(|error| if is_full(&error) { io::Error::other(error) } else { error })
     }
 
     fn write_again(&self, extents: &[Extent]) -> io::Result<()> {
@@ -302,14 +361,13 @@ impl StorageBackend for Backend {
         if !len.is_multiple_of(PAGE_BYTES as u64) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the database uses whole pages"));
         }
-        self.sectors.0.disk.set_len(position(len / PAGE_BYTES as u64 * PAGE_SECTORS))
+        let pages = len / PAGE_BYTES as u64;
+        self.sectors.0.disk.set_len(position(self.sectors.journal_len() + pages * PAGE_SECTORS))
     }
 
     fn sync_data(&self) -> io::Result<()> {
         self.holes.fill(|sector| self.sectors.fill(sector))?;
-        // A disk that says only now that it is full has taken the writes: whether they last is not known,
-        // and "full" would promise that nothing is stored.
-        self.sectors.sync().map_err(|error| if is_full(&error) { io::Error::other(error) } else { error })
+        self.sectors.sync()
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -328,13 +386,6 @@ impl Extent {
     fn of_sector(sector: u64) -> Self {
         Self { position: position(sector), raw_bytes: SECTOR_BYTES }
     }
-
-    fn of(offset: u64, len: usize) -> Option<Self> {
-        let first = Pieces::of(offset, len).next()?.sector;
-        let last = Pieces::of(offset.saturating_add(len as u64 - 1), 1).next()?.sector;
-        let sectors = usize::try_from(last - first + 1).ok()?;
-        Some(Self { position: position(first), raw_bytes: sectors.checked_mul(SECTOR_BYTES)? })
-    }
 }
 
 /// The part of a run of bytes that lies in one sector.
@@ -347,14 +398,10 @@ struct Piece {
 
 /// Cuts a run of bytes at the borders of sectors.
 struct Pieces {
+    /// The sector in which the pages begin.
+    first: u64,
     offset: u64,
     left: usize,
-}
-
-impl Pieces {
-    fn of(offset: u64, len: usize) -> Self {
-        Self { offset, left: len }
-    }
 }
 
 impl Iterator for Pieces {
@@ -371,7 +418,12 @@ impl Iterator for Pieces {
         let len = self.left.min(capacity - skip);
         self.offset = self.offset.checked_add(len as u64)?;
         self.left -= len;
-        Some(Piece { sector: page * PAGE_SECTORS + slot as u64, skip, len, is_whole: len == capacity })
+        Some(Piece {
+            sector: self.first + page * PAGE_SECTORS + slot as u64,
+            skip,
+            len,
+            is_whole: len == capacity,
+        })
     }
 }
 
@@ -381,7 +433,7 @@ fn is_hole(sector: &[u8; SECTOR_BYTES]) -> bool {
 }
 
 /// Where a sector lies on the disk: behind the header, which has the first place.
-fn position(sector: u64) -> u64 {
+pub fn position(sector: u64) -> u64 {
     (sector + 1).saturating_mul(SECTOR_BYTES as u64)
 }
 
@@ -409,10 +461,11 @@ mod tests {
     use crate::faults::SimDisk;
 
     const PAGES: usize = 3;
+    const JOURNAL: u16 = 5;
 
     fn sectors_on(disk: &SimDisk) -> Sectors {
         let nonces = Nonces::new(&mut ChaCha8Rng::seed_from_u64(1));
-        Sectors::new(Arc::new(disk.clone()), &SymmetricKey::from_bytes([7; 32]), nonces)
+        Sectors::new(Arc::new(disk.clone()), &SymmetricKey::from_bytes([7; 32]), nonces, JOURNAL)
     }
 
     proptest! {
@@ -446,13 +499,14 @@ mod tests {
         backend.write(0, &[5; PAGE_BYTES]).unwrap();
         let read = |from: usize| backend.read(from as u64, &mut [0; CLEAR_BYTES]);
 
-        disk.flip_bit((position(1) + 100) * 8);
+        let page_sector = |number| position(u64::from(JOURNAL) + number);
+        disk.flip_bit((page_sector(1) + 100) * 8);
         assert!(read(0).is_ok() && read(CLEAR_BYTES).is_err() && read(2 * CLEAR_BYTES).is_ok());
 
         let mut sector = [0; SECTOR_BYTES];
-        disk.read(position(2), &mut sector).unwrap();
-        disk.write(position(3), &sector).unwrap();
-        assert_eq!(read(3 * CLEAR_BYTES).unwrap_err().to_string(), "sector 3 was changed");
+        disk.read(page_sector(2), &mut sector).unwrap();
+        disk.write(page_sector(3), &sector).unwrap();
+        assert_eq!(read(3 * CLEAR_BYTES).unwrap_err().to_string(), "sector 8 was changed");
     }
 
     #[test]

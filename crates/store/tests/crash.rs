@@ -167,7 +167,6 @@ fn a_settled_store_opens_after_a_crash_without_reading_all_of_it() {
         tx.put(Table(0x51), &[index], &value);
         store.commit(tx.into_batch(), Durability::Deferred).unwrap();
     }
-    store.settle().unwrap();
     let calls_to_open = |disk: SimDisk| {
         let before = disk.calls();
         let store = disk.open_store().unwrap();
@@ -175,9 +174,12 @@ fn a_settled_store_opens_after_a_crash_without_reading_all_of_it() {
         assert_eq!(store.get(Table(0x51), &[99]).unwrap().as_ref(), Some(&value));
         calls
     };
-    assert!(calls_to_open(disk.crash(1)) < 30);
-    write(&store, 0, Durability::Synced).unwrap();
     assert!(calls_to_open(disk.crash(1)) > 100, "otherwise settling is of no use");
+    store.settle().unwrap();
+    assert!(calls_to_open(disk.crash(1)) < 30);
+    // What goes into the journal leaves the database settled; the record is read sector by sector.
+    write(&store, 0, Durability::Synced).unwrap();
+    assert!(calls_to_open(disk.crash(1)) < 80);
 }
 
 #[test]

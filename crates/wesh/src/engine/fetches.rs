@@ -63,6 +63,11 @@ impl Fetches {
         Some((entry, *fetch))
     }
 
+    /// A block that the shell is asked for.
+    pub fn asked(&self, entry: &EntryId) -> Option<&Fetch> {
+        self.by_entry.get(entry).filter(|fetch| fetch.due.is_none())
+    }
+
     /// Takes out a block that arrived.
     pub fn arrived(&mut self, entry: &EntryId) -> Option<Fetch> {
         let fetch = self.by_entry.remove(entry)?;

@@ -7,7 +7,7 @@
 use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::ReadError;
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
-use dunlin_log::{Entry, Ingest, heads_from_json, heads_to_json};
+use dunlin_log::{Checked, Checker, Entry, Ingest, heads_from_json, heads_to_json};
 
 use super::fetches::FETCHES_MAX;
 use super::groups::Subscriber;
@@ -219,6 +219,27 @@ impl Engine {
         if EntryId::of_block(block) == *entry {
             self.take_block(ctx, &fetch.group, fetch.kind, block)?;
         }
+        self.ask_for_blocks(ctx.now);
+        self.finish(ctx)
+    }
+
+    /// What judges the block of `entry`, on any thread, if it is asked for; [`Self::handle_checked_block`] takes
+    /// what comes out.
+    pub fn checker_of(&self, entry: &EntryId) -> Option<Checker> {
+        let fetch = self.fetches.asked(entry)?;
+        Some(self.groups.get(&fetch.group)?.store(fetch.kind).log.checker().clone())
+    }
+
+    /// Takes a block that was fetched and judged by the checker of its log.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn handle_checked_block(&mut self, ctx: &mut Ctx<'_, '_>, checked: Checked) -> Result<(), ReadError> {
+        let Some(fetch) = self.fetches.arrived(&checked.entry().id()) else { return Ok(()) };
+        self.at_work = Some(fetch.group);
+        let store = self.active_mut(&fetch.group)?.store_mut(fetch.kind);
+        let taken = store.log.ingest_checked(ctx.tx, checked)?;
+        self.follow_ingest(ctx, &fetch.group, fetch.kind, taken);
         self.ask_for_blocks(ctx.now);
         self.finish(ctx)
     }
@@ -454,7 +475,13 @@ impl Engine {
     ) -> Result<(), ReadError> {
         self.at_work = Some(*group);
         let store = self.active_mut(group)?.store_mut(kind);
-        match store.log.ingest(ctx.tx, block)? {
+        let taken = store.log.ingest(ctx.tx, block)?;
+        self.follow_ingest(ctx, group, kind, taken);
+        Ok(())
+    }
+
+    fn follow_ingest(&mut self, ctx: &Ctx<'_, '_>, group: &GroupId, kind: StoreKind, taken: Ingest) {
+        match taken {
             Ingest::Known => {}
             Ingest::Refused(reason) => tracing::debug!(%reason, "an entry is refused"),
             Ingest::Stored { missing } => {
@@ -462,7 +489,6 @@ impl Engine {
                 self.fetches.want(ctx.now, group, kind, missing);
             }
         }
-        Ok(())
     }
 
     fn send_heads(
