@@ -229,7 +229,11 @@ impl Network {
 
     /// Tells a device something that no network carries, such as that a connection ended.
     pub fn tell(&mut self, now: Time, from: NodeNumber, to: NodeNumber, parcel: Parcel) {
-        self.put(now, Delivery { from, to, parcel });
+        // What its host learned first, a device is told first: that a connection ended, then that one began.
+        let before = self.order.entry((from, to)).or_default();
+        *before = now.max(*before);
+        let at = *before;
+        self.put(at, Delivery { from, to, parcel });
     }
 
     /// When the next parcel arrives.

@@ -45,6 +45,8 @@ pub(super) struct Subscriber {
     pub told: u8,
     /// Until when no further payload of it is answered.
     pub quiet_until: Time,
+    /// Until when none makes us ask again for what could not be had.
+    pub no_hurry_until: Time,
 }
 
 /// A group in use.

@@ -245,6 +245,7 @@ impl Engine {
             for store in [&mut active.metadata, &mut active.messages] {
                 for subscriber in store.subscribers.values_mut() {
                     subscriber.quiet_until = subscriber.quiet_until.min(now);
+                    subscriber.no_hurry_until = subscriber.no_hurry_until.min(now);
                 }
             }
         }

@@ -21,7 +21,8 @@ const REPEAT_FIRST: Span = Span::from_secs(2);
 const REPEAT_LONGEST: Span = Span::from_secs(300);
 /// Shortest pause between two answers to the payloads of one peer.
 const ANSWER_PAUSE: Span = Span::from_secs(1);
-/// Shortest pause between two greetings of one peer on one topic.
+/// Shortest pause between two greetings of one peer on one topic, and between two rounds of asking again that
+/// one peer brings about.
 const GREET_PAUSE: Span = Span::from_secs(10);
 /// How often the same heads are repeated to the same peer: the pauses add up to about ten minutes, after
 /// which the peer is given them again when it next comes onto the topic.
@@ -51,6 +52,12 @@ impl Announcement {
     fn restart(&mut self, now: Time) {
         self.pause = REPEAT_FIRST;
         self.due = Some(now + self.pause);
+    }
+
+    /// Begins anew at `start`, or when it is due if that is before.
+    fn restart_at(&mut self, start: Time) {
+        self.pause = REPEAT_FIRST;
+        self.due = Some(self.due.map_or(start, |due| due.min(start)));
     }
 
     /// Makes what is due later due now.
@@ -153,8 +160,7 @@ impl Engine {
         let greeted = self.peers.get(peer).and_then(|known| known.greeted.get(&topic).copied());
         if let Some(again) = greeted.map(|greeted| greeted + GREET_PAUSE).filter(|again| *again > ctx.now) {
             // It comes and goes. What it is owed is repeated in time.
-            let announcement = &mut self.active_mut(group)?.store_mut(kind).announcement;
-            announcement.due = Some(announcement.due.map_or(again, |due| due.min(again)));
+            self.active_mut(group)?.store_mut(kind).announcement.restart_at(again);
             return Ok(());
         }
         if let Some(known) = self.peers.get_mut(peer) {
@@ -292,8 +298,14 @@ impl Engine {
                 continue;
             }
             store.announcement.step(ctx.now);
+            let greeted_late = waiting.iter().any(|peer| store.subscribers[peer].told == 0);
             for peer in waiting {
                 self.send_heads(ctx, &group, kind, &peer)?;
+            }
+            if greeted_late {
+                self.fetches.hasten(ctx.now, &group, kind);
+                self.want_missing(ctx, &group, kind)?;
+                self.ask_for_blocks(ctx.now);
             }
         }
         Ok(())
@@ -386,6 +398,11 @@ impl Engine {
                 self.take_block(ctx, group, kind, entry.block())?;
             }
         }
+        if direct && self.peers.contains_key(peer) {
+            // Whoever shows heads of a store is on its topic, though we may not have heard of it.
+            self.active_mut(group)?.store_mut(kind).subscribers.entry(peer.clone()).or_default();
+        }
+        self.hurry(ctx, group, kind, peer)?;
         self.ask_for_blocks(ctx.now);
         self.join_backlog(ctx)?;
         let shown: Vec<EntryId> = entries.iter().map(Entry::id).collect();
@@ -393,6 +410,24 @@ impl Engine {
             self.note_shown(ctx, group, peer, &shown)?;
         }
         self.answer_heads(ctx, group, kind, peer, &shown, direct)
+    }
+
+    /// Somebody on the topic is awake: asks again for what could not be had, now and then.
+    fn hurry(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        peer: &PeerId,
+    ) -> Result<(), ReadError> {
+        let store = self.active_mut(group)?.store_mut(kind);
+        let Some(subscriber) = store.subscribers.get_mut(peer) else { return Ok(()) };
+        if subscriber.no_hurry_until > ctx.now {
+            return Ok(());
+        }
+        subscriber.no_hurry_until = ctx.now + GREET_PAUSE;
+        self.fetches.hasten(ctx.now, group, kind);
+        self.want_missing(ctx, group, kind)
     }
 
     /// Notes whether `peer` has all that we have; if not, or if it still waits to hear that we have what it
