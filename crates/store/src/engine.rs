@@ -122,27 +122,30 @@ impl Writer {
             return guard(|| View::new(self.running()?));
         }
         let record = if mode == Mode::Settled { None } else { self.journal.record(&self.end, batch) };
-        let (end, written) = match &record {
-            Some(record) => {
-                self.journal.write(record).map_err(from_disk)?;
-                if mode == Mode::Synced {
-                    self.sectors.sync().map_err(from_disk)?;
-                }
-                (record.end, Mode::Deferred)
-            }
-            None if mode == Mode::Deferred => (self.journal.start_over(&self.end), Mode::Synced),
-            None => (self.journal.start_over(&self.end), mode),
+        let (end, written) = match (&record, mode) {
+            (Some(record), _) => (record.end, Mode::Deferred),
+            (None, Mode::Deferred) => (self.journal.start_over(&self.end), Mode::Synced),
+            (None, Mode::Synced | Mode::Settled) => (self.journal.start_over(&self.end), mode),
         };
-        let view = guard(|| {
+        // The database takes the changes before the journal does: when it has no room for them, nothing is stored.
+        let tx = guard(|| {
             let mut tx = begin(database, written)?;
             apply(&mut tx, batch.iter())?;
             put_notes(&tx, &end)?;
-            tx.commit()?;
-            View::new(database)
-        });
-        // What is in the journal is stored, whatever the database made of it.
-        let view =
-            view.map_err(|failure| if record.is_some() { failure.without_promise() } else { failure })?;
+            Ok(tx)
+        })?;
+        if let Some(record) = &record {
+            self.journal.write(record).map_err(from_disk)?;
+            if mode == Mode::Synced {
+                self.sectors.sync().map_err(from_disk)?;
+            }
+        }
+        if let Err(failure) = guard(|| Ok(tx.commit()?)) {
+            // A record that the database has no room for would keep it from ever opening again.
+            let is_erased = record.is_none_or(|record| self.journal.erase(&record).is_ok());
+            return Err(if is_erased { failure } else { failure.without_promise() });
+        }
+        let view = guard(|| View::new(database))?;
         self.has_deferred = record.is_some() && mode == Mode::Deferred;
         self.end = end;
         Ok(view)

@@ -118,6 +118,16 @@ impl Journal {
         self.sectors.put_journal(record.place, std::slice::from_ref(first)).map_err(io::Error::other)
     }
 
+    /// Makes a record that was written none again, lastingly.
+    pub fn erase(&self, record: &Record) -> io::Result<()> {
+        let mut clear = [0; CLEAR_BYTES];
+        // No record begins with a sector of this number.
+        let head = [self.sectors.fresh_mark().to_be_bytes().as_slice(), &u32::MAX.to_be_bytes()].concat();
+        clear.iter_mut().zip(head).for_each(|(to, from)| *to = from);
+        self.sectors.put_journal(record.place, &[clear])?;
+        self.sectors.sync()
+    }
+
     /// Reads the record behind `end`; `None` when there is none.
     pub fn read(&self, end: &End) -> io::Result<Option<Found>> {
         if end.place >= self.sectors.journal_len() {
@@ -308,6 +318,19 @@ mod tests {
             torn.write(at as u64, &old[at..at + SECTOR_BYTES]).unwrap();
             assert_eq!(values(&journal_on(&torn, 3), End::default()), [0; 0], "sector {sector}");
         }
+    }
+
+    #[test]
+    fn an_erased_record_is_none_and_another_one_takes_its_place() {
+        let journal = journal_on(&SimDisk::new(1), 1);
+        let first = write(&journal, &End::default(), 1, 3000);
+        let record = journal.record(&first, &batch(2, 3000)).unwrap();
+        journal.write(&record).unwrap();
+        assert_eq!(values(&journal, End::default()), [1, 2]);
+        journal.erase(&record).unwrap();
+        assert_eq!(values(&journal, End::default()), [1]);
+        write(&journal, &first, 3, 10);
+        assert_eq!(values(&journal, End::default()), [1, 3]);
     }
 
     #[test]

@@ -70,6 +70,34 @@ fn a_full_disk_is_told_read_from_and_written_again_after_space_was_freed() {
     assert_eq!(store.get(Table(0x51), &[failed]).unwrap().as_ref(), Some(&value));
 }
 
+/// A commit that fits into the journal and not into the database is none, or the store would never open again.
+#[test]
+fn a_file_that_cannot_grow_is_a_full_disk_and_reading_goes_on() {
+    let disk = SimDisk::new(1);
+    let store = disk.open_store().unwrap();
+    disk.plan(Faults::full_at(1).only(Call::SetLen).lasting());
+    let failed = (0..250).find(|index| match write(&store, *index, Durability::Synced) {
+        Ok(()) => false,
+        Err(error) => {
+            assert!(matches!(error, CommitError::Full), "{error}");
+            true
+        }
+    });
+    let failed = failed.unwrap();
+    assert!(failed > 0 && (0..failed).all(|index| is_whole(&store, index)), "reading goes on");
+    assert_eq!(rows(&store, failed).unwrap(), 0, "nothing of it is stored");
+
+    let survived = disk.crash(1);
+    survived.plan(Faults::full_at(1).only(Call::SetLen).lasting());
+    let opened = survived.open_store().unwrap();
+    assert!((0..failed).all(|index| is_whole(&opened, index)), "it opens without growing");
+    assert_eq!(rows(&opened, failed).unwrap(), 0);
+
+    disk.plan(Faults::none());
+    write(&store, failed, Durability::Synced).unwrap();
+    assert!((0..=failed).all(|index| is_whole(&store, index)));
+}
+
 #[test]
 fn deferred_commits_stay_readable_through_a_failure_and_the_next_synced_one_keeps_them() {
     for n in 1..200 {
