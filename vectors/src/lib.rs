@@ -12,6 +12,7 @@ mod go_log;
 mod go_messages;
 mod messenger_links;
 mod secp256k1;
+mod wesh_archive;
 mod wesh_contacts;
 mod wesh_handshake;
 mod wesh_heads;

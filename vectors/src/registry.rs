@@ -35,6 +35,7 @@ const FAMILIES: &[Family] = &[
     crate::wesh_metadata::check_for,
     crate::wesh_ratchet::check_for,
     crate::wesh_log::check_for,
+    crate::wesh_archive::check_for,
     crate::wesh_logs_crypto::check_for,
     crate::go_log::check_for,
     crate::messenger_links::check_for,
