@@ -20,6 +20,7 @@ mod wesh_keys;
 mod wesh_log;
 mod wesh_logs_crypto;
 mod wesh_metadata;
+mod wesh_out_of_store;
 mod wesh_parts;
 mod wesh_proto;
 mod wesh_ratchet;

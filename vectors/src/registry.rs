@@ -34,6 +34,7 @@ const FAMILIES: &[Family] = &[
     crate::wesh_keys::check_for,
     crate::wesh_metadata::check_for,
     crate::wesh_ratchet::check_for,
+    crate::wesh_out_of_store::check_for,
     crate::wesh_log::check_for,
     crate::wesh_archive::check_for,
     crate::wesh_logs_crypto::check_for,

@@ -177,9 +177,15 @@ impl Engine {
         &self,
         read: &dyn Read,
     ) -> Result<Vec<(GroupId, GroupKind, Option<AccountId>)>, ReadError> {
-        let rows = read.collect(tables::GROUPS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
-        let known = rows.iter().filter_map(|(_, row)| GroupRow::decode(row));
+        let known = group_rows(read)?.into_iter();
         Ok(known.map(|row| (row.group.id(), row.group.kind(), row.contact)).collect())
+    }
+
+    /// All groups that this account knows, its own first.
+    pub(super) fn all_groups(&self, read: &dyn Read) -> Result<Vec<Group>, ReadError> {
+        let mut groups = vec![Group::account(&self.keys)];
+        groups.extend(group_rows(read)?.into_iter().map(|row| row.group));
+        Ok(groups)
     }
 
     /// Groups in use.
@@ -408,6 +414,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn group_rows(read: &dyn Read) -> Result<Vec<GroupRow>, ReadError> {
+    let rows = read.collect(tables::GROUPS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
+    Ok(rows.iter().filter_map(|(_, row)| GroupRow::decode(row)).collect())
 }
 
 /// A row of [`tables::GROUPS`]: one byte that says whether a contact follows, the raw account key of the

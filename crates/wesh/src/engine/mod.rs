@@ -21,6 +21,7 @@ mod export;
 mod fetches;
 mod fold;
 mod groups;
+mod out_of_store;
 mod peers;
 mod requests;
 mod sync;

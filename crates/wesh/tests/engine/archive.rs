@@ -1,18 +1,15 @@
 //! An account is written into an archive, and comes out of it as a new device.
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail by panicking")]
-
-use std::ops::ControlFlow;
-
-use dunlin_base::kv::{Direction, Durability, MemoryStore, Store, Tx};
-use dunlin_base::{EntryId, GroupId, PeerId, Time};
+use dunlin_base::EntryId;
+use dunlin_base::kv::{Durability, MemoryStore, Store, Tx};
 use dunlin_wesh::archive::{ArchiveReader, Import, ImportArchiveError, Imported, Item};
 use dunlin_wesh::engine::{Ctx, Engine, OpenError};
 use dunlin_wesh::keys::{ImportError, KeyStoreError};
-use dunlin_wesh::metadata::Event as MetadataKind;
 use dunlin_wesh::profile::Profile;
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
+
+use crate::device::{Device, NOW, host};
 
 #[test]
 fn an_account_comes_out_as_a_new_device() {
@@ -116,13 +113,7 @@ fn an_archive_of_the_other_profile_is_refused_by_name() {
     assert!(matches!(refused, ImportArchiveError::OtherProfile { profile: Profile::Berty }));
 }
 
-const NOW: Time = Time::from_secs(1_700_000_000);
-
-fn host(number: u64) -> PeerId {
-    PeerId::from_array([number as u8; 34])
-}
-
-fn import(archive: &[u8]) -> Result<(MemoryStore, Imported), ImportArchiveError> {
+pub fn import(archive: &[u8]) -> Result<(MemoryStore, Imported), ImportArchiveError> {
     let store = MemoryStore::default();
     let imported = import_into(&store, archive, Profile::Berty)?;
     Ok((store, imported))
@@ -156,76 +147,4 @@ fn entries(mut archive: &[u8]) -> Vec<EntryId> {
     }
     reader.finish().unwrap();
     entries
-}
-
-/// An engine, its store, and nobody to talk to.
-struct Device {
-    store: MemoryStore,
-    engine: Engine,
-    rng: ChaCha12Rng,
-}
-
-impl Device {
-    fn new(number: u64) -> Self {
-        Self::open(number, MemoryStore::default())
-    }
-
-    fn open(number: u64, store: MemoryStore) -> Self {
-        let mut rng = ChaCha12Rng::seed_from_u64(number);
-        let mut tx = Tx::new(&store);
-        let mut ctx = Ctx { tx: &mut tx, now: NOW, rng: &mut rng };
-        let engine = Engine::open(&mut ctx, Profile::Berty, host(number)).unwrap();
-        store.commit(tx.into_batch(), Durability::Synced).unwrap();
-        Self { store, engine, rng }
-    }
-
-    fn run<R>(&mut self, command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> R) -> R {
-        let mut tx = Tx::new(&self.store);
-        let result = command(&mut Ctx { tx: &mut tx, now: NOW, rng: &mut self.rng }, &mut self.engine);
-        while self.engine.poll_event().is_some() {}
-        self.store.commit(tx.into_batch(), Durability::Synced).unwrap();
-        while self.engine.poll_action().is_some() {}
-        result
-    }
-
-    /// Lets everything join that is stored.
-    fn settle(&mut self) {
-        while self.engine.timeout().is_some_and(|due| due <= NOW) {
-            self.run(|ctx, engine| engine.handle_timeout(ctx).unwrap());
-        }
-    }
-
-    fn export(&self) -> Vec<u8> {
-        let mut export = self.engine.dangerous_export(&self.store).unwrap();
-        let mut archive = Vec::new();
-        while let Some(part) = export.next_part(&self.engine, &self.store).unwrap() {
-            archive.extend_from_slice(part.as_bytes());
-        }
-        archive
-    }
-
-    fn messages(&self, group: &GroupId) -> Vec<Vec<u8>> {
-        let mut messages = Vec::new();
-        let mut visit = |message: dunlin_wesh::engine::MessageEvent| {
-            messages.push(message.payload);
-            ControlFlow::Continue(())
-        };
-        self.engine.visit_messages(&self.store, group, None, Direction::Ascending, &mut visit).unwrap();
-        messages
-    }
-
-    /// What the events of the metadata log are, in order.
-    fn kinds(&self, group: &GroupId) -> Vec<&'static str> {
-        let mut kinds = Vec::new();
-        let mut visit = |event: dunlin_wesh::engine::MetadataEvent| {
-            kinds.push(match event.event.event() {
-                MetadataKind::MemberDeviceAdded { .. } => "device",
-                MetadataKind::ChainKeyAdded { .. } => "key",
-                _ => "other",
-            });
-            ControlFlow::Continue(())
-        };
-        self.engine.visit_metadata(&self.store, group, None, Direction::Ascending, &mut visit).unwrap();
-        kinds
-    }
 }
