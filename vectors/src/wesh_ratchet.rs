@@ -235,7 +235,10 @@ fn refused(common: &Value, case: &Value) -> Result<(), String> {
 }
 
 /// Compares a stored chain with the recorded one.
-fn same_chain(read: &dyn Read, group: &Group, device: &DeviceId, recorded: &Value) -> Result<(), String> {
+///
+/// # Errors
+/// Says what differs.
+pub fn same_chain(read: &dyn Read, group: &Group, device: &DeviceId, recorded: &Value) -> Result<(), String> {
     let view = message::inspect_chain(read, &group.id(), device).map_err(|error| error.to_string())?;
     let unused = ranges(recorded, "message_keys")?;
     let Some(view) = view else {
@@ -244,7 +247,7 @@ fn same_chain(read: &dyn Read, group: &Group, device: &DeviceId, recorded: &Valu
     };
     let state = chain_key(field(recorded, "chain_key")?)?;
     equal("state", view.state.clone(), state)?;
-    // Go derives one key more each time an own message is opened; it serves nothing.
+    // Go derives one key more each time an own message or one outside the log is opened; it serves nothing.
     let newest = view.state.counter();
     let unused: Vec<_> = unused
         .into_iter()

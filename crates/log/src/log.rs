@@ -9,7 +9,7 @@ use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx, after_prefix};
 use crate::entry::{Body, Clock, Entry};
 use crate::heights::Search;
 use crate::identity::Writer;
-use crate::rows::{ABSENT, LogTag, ORDER, Ordered, Position, Presence, Urgency, damaged};
+use crate::rows::{ABSENT, BLOCKS, LogTag, ORDER, Ordered, Position, Presence, Urgency, damaged};
 use crate::session::{Joined, JoinedBatch, Lately, Session, read_entry};
 use crate::traverse::{Outlook, POINTERS, top_heads};
 use crate::verdict::{Checked, Checker, ENTRY_BYTES_MAX, Quarantine, Refusal, Rules, Verdict};
@@ -403,4 +403,27 @@ impl Log {
 pub fn block_in(read: &dyn Read, tag: LogTag, id: EntryId) -> Result<Option<Vec<u8>>, ReadError> {
     let Some(held) = tag.held(read, id)? else { return Ok(None) };
     tag.block(read, held.block)
+}
+
+/// Visits the stored blocks of the log with this tag in the order in which they came, whatever became of their
+/// entries, from the one with the number `from` on. Numbers only grow, so a later visit may go on from there.
+///
+/// # Errors
+/// [`ReadError`]; blocks visited before stay valid.
+pub fn blocks_in(
+    read: &dyn Read,
+    tag: LogTag,
+    from: u64,
+    visit: &mut dyn FnMut(u64, &[u8]) -> ControlFlow<()>,
+) -> Result<(), ReadError> {
+    let range = KeyRange { start: tag.key(&[&from.to_be_bytes()]), end: after_prefix(tag.as_bytes()) };
+    let mut intact = true;
+    read.scan(BLOCKS, &range, Direction::Ascending, &mut |key, block| match key.last_chunk::<8>() {
+        Some(number) => visit(u64::from_be_bytes(*number), block),
+        None => {
+            intact = false;
+            ControlFlow::Break(())
+        }
+    })?;
+    if intact { Ok(()) } else { Err(damaged()) }
 }

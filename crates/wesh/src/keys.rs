@@ -9,8 +9,9 @@
 //! | `accountProofSK` | account proof key |
 //! | `deviceSK` | device key in the account group and in all contact groups |
 //! | `memberDeviceSK_<hex group id>` | device key in that multi-member group |
+//! | `importing` | nothing; there as long as an import has not ended |
 //!
-//! Every value is a private key in libp2p form, 68 bytes. The names are those of the protocol's
+//! Every other value is a private key in libp2p form, 68 bytes. The names are those of the protocol's
 //! keystore. What can be derived (member keys, contact pair keys) is not stored.
 
 use dunlin_base::keys::KeyError;
@@ -25,6 +26,8 @@ use crate::tables;
 const ACCOUNT_KEY: &str = "accountSK";
 const PROOF_KEY: &str = "accountProofSK";
 const DEVICE_KEY: &str = "deviceSK";
+/// Marks a store that an archive is being imported into: [`crate::archive::Import`].
+pub(crate) const IMPORTING: &str = "importing";
 
 /// Why keys could not be read from the store.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +50,9 @@ pub enum KeyStoreError {
         /// Under which name it should be.
         name: &'static str,
     },
+    /// An import broke off. Import again, or use another directory.
+    #[error("the import into this store was not completed: import again, or use another directory")]
+    HalfImported,
 }
 
 /// Why the keys of an archive were not taken (`spec/wesh-protocol.md` §1.11). Nothing was changed.
@@ -134,6 +140,9 @@ impl AccountKeys {
     /// # Errors
     /// [`KeyStoreError`].
     pub fn load(read: &dyn Read) -> Result<Option<Self>, KeyStoreError> {
+        if read.contains(tables::KEYS, IMPORTING.as_bytes())? {
+            return Err(KeyStoreError::HalfImported);
+        }
         let Some(account) = load_key(read, ACCOUNT_KEY)? else { return Ok(None) };
         let proof = load_key(read, PROOF_KEY)?.ok_or(KeyStoreError::Missing { name: PROOF_KEY })?;
         let device = load_key(read, DEVICE_KEY)?.ok_or(KeyStoreError::Missing { name: DEVICE_KEY })?;

@@ -3,6 +3,7 @@
 //! Everything here is a value. It reads storage through a transaction it is handed, it is told what time
 //! it is and given randomness, and it answers with actions for the shell to carry out.
 
+pub mod archive;
 pub mod contact;
 pub mod engine;
 pub mod errors;

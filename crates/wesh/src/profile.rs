@@ -49,4 +49,11 @@ impl Profile {
     pub fn from_name(name: &str) -> Option<Self> {
         [Self::Berty, Self::Wesh].into_iter().find(|profile| profile.name() == name)
     }
+
+    /// The profile whose groups have stores of this type.
+    pub fn of_store(type_name: &str) -> Option<Self> {
+        let has =
+            |profile: &Self| type_name == profile.metadata_store() || type_name == profile.message_store();
+        [Self::Berty, Self::Wesh].into_iter().find(has)
+    }
 }

@@ -73,6 +73,9 @@ pub enum CommandError {
     /// The message could not be sealed.
     #[error("the message could not be sealed: {0}")]
     Seal(#[source] SealError),
+    /// The message log of the group holds no such message.
+    #[error("the group has no such message")]
+    NoSuchMessage,
 }
 
 impl Coded for CommandError {
@@ -86,7 +89,7 @@ impl Coded for CommandError {
             Self::AlreadyJoined | Self::NotJoined => vec![Code::ErrOrbitDbAppend, Code::ErrInvalidInput],
             Self::Invitation(error) => [vec![Code::ErrOrbitDbAppend], error.codes()].concat(),
             Self::Contact(refusal) => [vec![Code::ErrOrbitDbAppend], refusal.codes()].concat(),
-            Self::NoSeed | Self::TooLong { .. } => vec![Code::ErrInvalidInput],
+            Self::NoSeed | Self::TooLong { .. } | Self::NoSuchMessage => vec![Code::ErrInvalidInput],
             Self::Key(_) => vec![Code::ErrDeserialization],
             Self::Seal(_) => vec![Code::ErrCryptoEncrypt],
         }
@@ -292,6 +295,11 @@ impl Engine {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(CommandError::TooLong { bytes: payload.len(), most: PAYLOAD_BYTES_MAX });
         }
+        self.active_for_owner(group)
+    }
+
+    /// The group, or why nothing can be done in it.
+    pub(super) fn active_for_owner(&self, group: &GroupId) -> Result<&ActiveGroup, CommandError> {
         match self.groups.get(group) {
             Some(active) => Ok(active),
             None if self.set_aside.contains(group) => Err(CommandError::SetAside),

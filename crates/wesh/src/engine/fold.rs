@@ -24,33 +24,51 @@ impl Engine {
     /// Joins stored entries whose parents are there, one batch of each log.
     pub(super) fn join_backlog(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         for (group, kind) in std::mem::take(&mut self.backlog) {
-            let Some(active) = self.groups.get_mut(&group) else { continue };
-            self.at_work = Some(group);
-            let batch = active.store_mut(kind).log.join_ready(ctx.tx, JOIN_BATCH)?;
-            if batch.more {
-                self.backlog.insert((group, kind));
+            self.join_batch(ctx, &group, kind)?;
+        }
+        Ok(())
+    }
+
+    /// Joins one batch of a log, and does what is left for its end once there is no more.
+    pub(super) fn join_batch(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+    ) -> Result<(), ReadError> {
+        let Some(active) = self.groups.get_mut(group) else { return Ok(()) };
+        self.at_work = Some(*group);
+        let batch = active.store_mut(kind).log.join_ready(ctx.tx, JOIN_BATCH)?;
+        let more = batch.more;
+        if more {
+            self.backlog.insert((*group, kind));
+        }
+        if batch.reordered || (kind == StoreKind::Metadata && !batch.replaced.is_empty()) {
+            ctx.tx.put(tables::STALE, &stale_key(group, kind), &[]);
+            self.stale.insert((*group, kind));
+        }
+        let settled = match kind {
+            StoreKind::Metadata => told_before(&batch),
+            StoreKind::Messages => self.hand_down(ctx, group, &batch)?,
+        };
+        for joined in batch.joined {
+            if !settled.contains(&joined.id) {
+                self.fold(ctx, group, kind, joined)?;
             }
-            if batch.reordered || (kind == StoreKind::Metadata && !batch.replaced.is_empty()) {
-                ctx.tx.put(tables::STALE, &stale_key(&group, kind), &[]);
-                self.stale.insert((group, kind));
+        }
+        if more {
+            return Ok(());
+        }
+        // Once for all batches of a backlog: it costs as much as the log is long.
+        if self.stale.remove(&(*group, kind)) {
+            ctx.tx.delete(tables::STALE, &stale_key(group, kind));
+            match kind {
+                StoreKind::Metadata => self.fold_again(ctx, group)?,
+                StoreKind::Messages => self.note_moves(ctx, group)?,
             }
-            let settled = match kind {
-                StoreKind::Metadata => told_before(&batch),
-                StoreKind::Messages => self.hand_down(ctx, &group, &batch)?,
-            };
-            for joined in batch.joined {
-                if !settled.contains(&joined.id) {
-                    self.fold(ctx, &group, kind, joined)?;
-                }
-            }
-            // Once for all batches of a backlog: it costs as much as the log is long.
-            if !batch.more && self.stale.remove(&(group, kind)) {
-                ctx.tx.delete(tables::STALE, &stale_key(&group, kind));
-                match kind {
-                    StoreKind::Metadata => self.fold_again(ctx, &group)?,
-                    StoreKind::Messages => self.note_moves(ctx, &group)?,
-                }
-            }
+        }
+        if kind == StoreKind::Metadata && self.to_be_announced.remove(group) {
+            self.announce_device(ctx, group)?;
         }
         Ok(())
     }
@@ -291,7 +309,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Gives this device's chain key to `member`, once for ever.
+    /// Gives this device's chain key to `member`, once for ever, unless this device is still to be announced:
+    /// then all members get it after that.
     pub(super) fn serve_chain_key(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
@@ -299,7 +318,7 @@ impl Engine {
         member: &MemberId,
     ) -> Result<(), ReadError> {
         let active = self.active(group)?;
-        if active.index.is_served(ctx.tx, member)? {
+        if self.to_be_announced.contains(group) || active.index.is_served(ctx.tx, member)? {
             return Ok(());
         }
         let sealed = match message::own_chain_key_box(ctx.tx, &active.group, &active.own, member, ctx.rng) {

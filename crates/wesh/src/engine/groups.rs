@@ -113,6 +113,7 @@ impl Engine {
     /// Stops to use a group: leaves its topics. What is stored stays.
     pub fn deactivate(&mut self, group: &GroupId) {
         let Some(active) = self.groups.remove(group) else { return };
+        self.to_be_announced.remove(group);
         self.speakers_changed = true;
         for (peer, device) in active.speakers.clone() {
             self.events.push_back(Event::Presence { group: *group, peer, device, online: false });
@@ -176,9 +177,15 @@ impl Engine {
         &self,
         read: &dyn Read,
     ) -> Result<Vec<(GroupId, GroupKind, Option<AccountId>)>, ReadError> {
-        let rows = read.collect(tables::GROUPS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
-        let known = rows.iter().filter_map(|(_, row)| GroupRow::decode(row));
+        let known = group_rows(read)?.into_iter();
         Ok(known.map(|row| (row.group.id(), row.group.kind(), row.contact)).collect())
+    }
+
+    /// All groups that this account knows, its own first.
+    pub(super) fn all_groups(&self, read: &dyn Read) -> Result<Vec<Group>, ReadError> {
+        let mut groups = vec![Group::account(&self.keys)];
+        groups.extend(group_rows(read)?.into_iter().map(|row| row.group));
+        Ok(groups)
     }
 
     /// Groups in use.
@@ -374,11 +381,13 @@ impl Engine {
             self.want_missing(ctx, &id, kind)?;
             self.greet_all(ctx, &id, kind)?;
         }
-        self.announce_device(ctx, &id)
+        // After an import the log holds a history that has not joined yet. This device comes after it.
+        self.to_be_announced.insert(id);
+        self.join_batch(ctx, &id, StoreKind::Metadata)
     }
 
     /// Writes event 1 for this device and event 2 for every member, as far as they are not in the log.
-    fn announce_device(&mut self, ctx: &mut Ctx<'_, '_>, id: &GroupId) -> Result<(), ReadError> {
+    pub(super) fn announce_device(&mut self, ctx: &mut Ctx<'_, '_>, id: &GroupId) -> Result<(), ReadError> {
         let Some(active) = self.groups.get(id) else { return Ok(()) };
         let own_device = active.own_device();
         if active.index.member_of(ctx.tx, &own_device)?.is_none() {
@@ -405,6 +414,11 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+fn group_rows(read: &dyn Read) -> Result<Vec<GroupRow>, ReadError> {
+    let rows = read.collect(tables::GROUPS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
+    Ok(rows.iter().filter_map(|(_, row)| GroupRow::decode(row)).collect())
 }
 
 /// A row of [`tables::GROUPS`]: one byte that says whether a contact follows, the raw account key of the

@@ -17,9 +17,11 @@ mod commands;
 mod contacts;
 mod delivery;
 mod event;
+mod export;
 mod fetches;
 mod fold;
 mod groups;
+mod out_of_store;
 mod peers;
 mod requests;
 mod sync;
@@ -36,6 +38,7 @@ pub use commands::{CommandError, PAYLOAD_BYTES_MAX};
 pub use delivery::Delivery;
 pub use dunlin_log::Position;
 pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
+pub use export::Export;
 pub use groups::StoreKind;
 pub use requests::Request;
 
@@ -81,6 +84,8 @@ pub struct Engine {
     speakers_changed: bool,
     /// Logs whose folded state is behind the order of their entries; also in [`crate::tables::STALE`].
     stale: BTreeSet<(GroupId, StoreKind)>,
+    /// Groups in which this device is not announced yet: what their logs hold joins first.
+    to_be_announced: BTreeSet<GroupId>,
     /// Groups that stay closed, since what is stored of them cannot be read.
     set_aside: BTreeSet<GroupId>,
     /// The group that an input has to do with, as long as it has not ended.
@@ -127,6 +132,7 @@ impl Engine {
             // Whoever watches may still have what an engine before this one told.
             speakers_changed: true,
             stale: BTreeSet::new(),
+            to_be_announced: BTreeSet::new(),
             set_aside: BTreeSet::new(),
             at_work: None,
             latest: Time::default(),

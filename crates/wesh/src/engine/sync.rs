@@ -298,7 +298,8 @@ impl Engine {
                 continue;
             }
             store.announcement.step(ctx.now);
-            let greeted_late = waiting.iter().any(|peer| store.subscribers[peer].told == 0);
+            let greeted_late =
+                waiting.iter().filter_map(|peer| store.subscribers.get(peer)).any(|there| there.told == 0);
             for peer in waiting {
                 self.send_heads(ctx, &group, kind, &peer)?;
             }

@@ -168,7 +168,7 @@ pub struct Headers {
     pub counter: u64,
     /// The device that claims to have sent it; proven once the message is opened.
     pub device: DeviceId,
-    signature: Option<Signature>,
+    pub(super) signature: Option<Signature>,
 }
 
 /// Opens the headers of a message.
@@ -292,13 +292,11 @@ pub fn open_message(
 ) -> Result<OpenedMessage, OpenMessageError> {
     let envelope = MessageEnvelope::decode(envelope).map_err(|_| OpenMessageError::Envelope)?;
     if let Some(key) = opened_key(tx, &entry)? {
-        return opened(headers, &open_with(&key, headers, &envelope)?);
+        return opened(headers, &open_with(&key, headers, &envelope.message)?);
     }
     let id = group.id();
     let taken = TakenKey::take(tx, &id, headers)?;
-    let clear = open_with(taken.key(), headers, &envelope)?;
-    let signature = headers.signature.ok_or(OpenMessageError::Forged)?;
-    headers.device.key().verify(&clear, &signature).map_err(|_| OpenMessageError::Forged)?;
+    let clear = proven(taken.key(), headers, &envelope.message)?;
     taken.bind(tx, &id, headers, entry);
     opened(headers, &clear)
 }
@@ -316,19 +314,45 @@ pub fn hand_down_key(tx: &mut Tx<'_>, entry: &EntryId, by: &EntryId) -> Result<(
     Ok(())
 }
 
-fn opened_key(read: &dyn Read, entry: &EntryId) -> Result<Option<SymmetricKey>, ReadError> {
+/// The key that was bound to an entry, if it was opened.
+pub(super) fn opened_key(read: &dyn Read, entry: &EntryId) -> Result<Option<SymmetricKey>, ReadError> {
     let Some(row) = read.get(tables::OPENED_KEYS, entry.digest())? else { return Ok(None) };
     let row = Zeroizing::new(row);
     SymmetricKey::from_slice(&row).map(Some).ok_or_else(|| damaged(tables::OPENED_KEYS))
 }
 
-fn open_with(
+fn open_with(key: &SymmetricKey, headers: &Headers, sealed: &[u8]) -> Result<Vec<u8>, OpenMessageError> {
+    let nonce = Nonce::of_counter(headers.counter);
+    seal::open(key, nonce.as_bytes(), sealed).map_err(|_| OpenMessageError::DoesNotOpen)
+}
+
+/// Opens a sealed message and checks that its device signed what is inside.
+pub(super) fn proven(
     key: &SymmetricKey,
     headers: &Headers,
-    envelope: &MessageEnvelope,
+    sealed: &[u8],
 ) -> Result<Vec<u8>, OpenMessageError> {
-    let nonce = Nonce::of_counter(headers.counter);
-    seal::open(key, nonce.as_bytes(), &envelope.message).map_err(|_| OpenMessageError::DoesNotOpen)
+    let clear = open_with(key, headers, sealed)?;
+    let signature = headers.signature.ok_or(OpenMessageError::Forged)?;
+    headers.device.key().verify(&clear, &signature).map_err(|_| OpenMessageError::Forged)?;
+    Ok(clear)
+}
+
+/// The key of an own message that was not opened yet.
+pub(super) fn own_key(
+    read: &dyn Read,
+    group: &GroupId,
+    state: &ChainKey,
+    headers: &Headers,
+) -> Result<SymmetricKey, OpenMessageError> {
+    let row = counter_key(group, &headers.device, headers.counter);
+    let Some(key) = read.get(tables::MESSAGE_KEYS, &row)? else {
+        let sealed_here = headers.counter <= state.counter();
+        let why = if sealed_here { KeyUnavailable::AlreadyUsed } else { KeyUnavailable::BeyondWindow };
+        return Err(why.into());
+    };
+    let key = Zeroizing::new(key);
+    Ok(SymmetricKey::from_slice(&key).ok_or_else(|| damaged(tables::MESSAGE_KEYS))?)
 }
 
 fn opened(headers: &Headers, clear: &[u8]) -> Result<OpenedMessage, OpenMessageError> {
@@ -346,18 +370,7 @@ impl TakenKey {
     fn take(read: &dyn Read, group: &GroupId, headers: &Headers) -> Result<Self, OpenMessageError> {
         match Chain::load(read, group, &headers.device)? {
             None => Err(OpenMessageError::NoChainKey),
-            Some(Chain::Own(state)) => {
-                let row = counter_key(group, &headers.device, headers.counter);
-                let Some(key) = read.get(tables::MESSAGE_KEYS, &row)? else {
-                    let sealed_here = headers.counter <= state.counter();
-                    let why =
-                        if sealed_here { KeyUnavailable::AlreadyUsed } else { KeyUnavailable::BeyondWindow };
-                    return Err(why.into());
-                };
-                let key = Zeroizing::new(key);
-                let key = SymmetricKey::from_slice(&key).ok_or_else(|| damaged(tables::MESSAGE_KEYS))?;
-                Ok(Self::Own(key))
-            }
+            Some(Chain::Own(state)) => Ok(Self::Own(own_key(read, group, &state, headers)?)),
             Some(Chain::Other(mut chain)) => {
                 let key = chain.take(group, headers.counter)?;
                 Ok(Self::Other(key, Chain::Other(chain)))

@@ -25,6 +25,7 @@
 mod boxes;
 mod chain;
 mod envelope;
+mod out_of_store;
 mod rows;
 mod waiting;
 
@@ -33,6 +34,10 @@ pub use chain::{ChainKey, KEY_WINDOW, KeyUnavailable, OtherChain};
 pub use envelope::{
     Headers, HeadersError, OpenMessageError, OpenedMessage, SealError, Sealed, hand_down_key, open_headers,
     open_message, remember_own_key, seal, seal_at,
+};
+pub use out_of_store::{
+    OUT_OF_STORE_BYTES_MAX, OpenedOutOfStore, OutOfStoreError, SealedOutOfStore, out_of_store_reference,
+    seal_out_of_store,
 };
 pub use rows::{ChainView, inspect_chain, register_chain_key};
 pub use waiting::{keep_waiting, stop_waiting, waiting};

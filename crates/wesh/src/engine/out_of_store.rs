@@ -1,0 +1,55 @@
+//! Messages that leave and come outside their log (`spec/wesh-protocol.md` §7.4).
+
+use dunlin_base::seal::Nonce;
+use dunlin_base::{EntryId, GroupId};
+use dunlin_orbitdb::operation;
+
+use super::{CommandError, Ctx, Engine};
+use crate::group::OwnMember;
+use crate::message::{OpenedOutOfStore, OutOfStoreError, SealedOutOfStore, seal_out_of_store};
+use crate::metadata::Index;
+
+impl Engine {
+    /// Seals a message of an active group's log to be sent outside it, such as in a push notification.
+    ///
+    /// Whoever carries it learns neither group nor sender, and no two of them belong together for him.
+    ///
+    /// # Errors
+    /// [`CommandError::NotActive`] or [`CommandError::NoSuchMessage`].
+    pub fn seal_out_of_store(
+        &self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        entry: &EntryId,
+    ) -> Result<Vec<u8>, CommandError> {
+        let active = self.active_for_owner(group)?;
+        let stored = active.messages.log.entry(ctx.tx, *entry)?.ok_or(CommandError::NoSuchMessage)?;
+        let value = operation::decode_value(stored.payload()).ok_or(CommandError::NoSuchMessage)?;
+        seal_out_of_store(&active.group, *entry, &value, Nonce::random(ctx.rng))
+            .map_err(|_| CommandError::NoSuchMessage)
+    }
+
+    /// Opens a message that came outside its log; its group need not be active.
+    ///
+    /// Nothing follows from it: the message is told like any other when its entry comes.
+    ///
+    /// # Errors
+    /// [`OutOfStoreError`].
+    pub fn open_out_of_store(
+        &self,
+        ctx: &mut Ctx<'_, '_>,
+        payload: &[u8],
+    ) -> Result<OpenedOutOfStore, OutOfStoreError> {
+        let sealed = SealedOutOfStore::parse(payload)?;
+        for group in self.all_groups(ctx.tx)? {
+            let Some(opened) = sealed.open(ctx.tx, &group)? else { continue };
+            let own = OwnMember::in_group(&self.keys, &group, ctx.tx, ctx.rng)?;
+            let index = Index::new(&group, &self.keys, &own);
+            return match index.member_of(ctx.tx, &opened.device)? {
+                Some(_) => Ok(opened),
+                None => Err(OutOfStoreError::DeviceUnknown),
+            };
+        }
+        Err(OutOfStoreError::NoGroup)
+    }
+}

@@ -1,0 +1,91 @@
+//! One device.
+
+use std::ops::ControlFlow;
+
+use dunlin_base::kv::{Direction, Durability, MemoryStore, Store, Tx};
+use dunlin_base::{GroupId, PeerId, Time};
+use dunlin_wesh::engine::{Ctx, Engine, MessageEvent, MetadataEvent};
+use dunlin_wesh::metadata::Event as MetadataKind;
+use dunlin_wesh::profile::Profile;
+use rand_chacha::ChaCha12Rng;
+use rand_core::SeedableRng;
+
+/// What time it is.
+pub const NOW: Time = Time::from_secs(1_700_000_000);
+
+/// The host of a device.
+pub fn host(number: u64) -> PeerId {
+    PeerId::from_array([number as u8; 34])
+}
+
+/// An engine, its store, and nobody to talk to.
+pub struct Device {
+    pub store: MemoryStore,
+    pub engine: Engine,
+    rng: ChaCha12Rng,
+}
+
+impl Device {
+    pub fn new(number: u64) -> Self {
+        Self::open(number, MemoryStore::default())
+    }
+
+    pub fn open(number: u64, store: MemoryStore) -> Self {
+        let mut rng = ChaCha12Rng::seed_from_u64(number);
+        let mut tx = Tx::new(&store);
+        let mut ctx = Ctx { tx: &mut tx, now: NOW, rng: &mut rng };
+        let engine = Engine::open(&mut ctx, Profile::Berty, host(number)).unwrap();
+        store.commit(tx.into_batch(), Durability::Synced).unwrap();
+        Self { store, engine, rng }
+    }
+
+    pub fn run<R>(&mut self, command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> R) -> R {
+        let mut tx = Tx::new(&self.store);
+        let result = command(&mut Ctx { tx: &mut tx, now: NOW, rng: &mut self.rng }, &mut self.engine);
+        while self.engine.poll_event().is_some() {}
+        self.store.commit(tx.into_batch(), Durability::Synced).unwrap();
+        while self.engine.poll_action().is_some() {}
+        result
+    }
+
+    /// Lets everything join that is stored.
+    pub fn settle(&mut self) {
+        while self.engine.timeout().is_some_and(|due| due <= NOW) {
+            self.run(|ctx, engine| engine.handle_timeout(ctx).unwrap());
+        }
+    }
+
+    pub fn export(&self) -> Vec<u8> {
+        let mut export = self.engine.dangerous_export(&self.store).unwrap();
+        let mut archive = Vec::new();
+        while let Some(part) = export.next_part(&self.engine, &self.store).unwrap() {
+            archive.extend_from_slice(part.as_bytes());
+        }
+        archive
+    }
+
+    pub fn messages(&self, group: &GroupId) -> Vec<Vec<u8>> {
+        let mut messages = Vec::new();
+        let mut visit = |message: MessageEvent| {
+            messages.push(message.payload);
+            ControlFlow::Continue(())
+        };
+        self.engine.visit_messages(&self.store, group, None, Direction::Ascending, &mut visit).unwrap();
+        messages
+    }
+
+    /// What the events of the metadata log are, in order.
+    pub fn kinds(&self, group: &GroupId) -> Vec<&'static str> {
+        let mut kinds = Vec::new();
+        let mut visit = |event: MetadataEvent| {
+            kinds.push(match event.event.event() {
+                MetadataKind::MemberDeviceAdded { .. } => "device",
+                MetadataKind::ChainKeyAdded { .. } => "key",
+                _ => "other",
+            });
+            ControlFlow::Continue(())
+        };
+        self.engine.visit_metadata(&self.store, group, None, Direction::Ascending, &mut visit).unwrap();
+        kinds
+    }
+}

@@ -1,0 +1,7 @@
+//! The engine of one account, through its public surface.
+
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+mod archive;
+mod device;
+mod out_of_store;
