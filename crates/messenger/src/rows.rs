@@ -7,7 +7,7 @@
 //! CONTACTS       account (32)
 //! CONVERSATIONS  group (32)
 //! MESSAGES       group (32)  height (8, big-endian)  entry (32)     the order of the conversation
-//! PLACES         entry (32)  →  group (32)  height (8)
+//! PLACES         entry (32)  →  group (32)  height (8), or the entry (32) under whose name it goes on
 //! RECEIPTS       group (32)  entry (32)  member (32)
 //! CLOSED, KEPT   group (32)  entry (32)
 //! NAMES          group (32)  device (32)
@@ -219,6 +219,9 @@ pub(crate) fn put_row(tx: &mut Tx<'_>, table: Table, key: &[u8], row: &impl Mess
     tx.put(table, key, &row.encode_to_vec());
 }
 
+/// Names under which a message may have gone on, one after the other.
+const RENAMED_MAX: usize = 64;
+
 /// The place of a message in the order of its conversation.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Place {
@@ -240,9 +243,25 @@ impl Place {
         Some(Self { group: GroupId::from_bytes(group).ok()?, position })
     }
 
+    /// Where the message is that came as `entry`, under whatever name it goes on.
     pub fn of_entry(read: &dyn Read, entry: &EntryId) -> Result<Option<Self>, ReadError> {
-        let row = read.get(tables::PLACES, entry.digest())?;
-        Ok(row.and_then(|row| Self::from_key(&[row.as_slice(), entry.digest()].concat())))
+        let mut name = *entry;
+        for _ in 0..RENAMED_MAX {
+            let Some(row) = read.get(tables::PLACES, name.digest())? else { return Ok(None) };
+            match EntryId::from_slice(&row) {
+                Some(other) => name = other,
+                None => return Ok(Self::from_key(&[row.as_slice(), name.digest()].concat())),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Lets [`Self::of_entry`] find under `to` what it found under `from`.
+    pub fn rename(tx: &mut Tx<'_>, from: &EntryId, to: &EntryId) {
+        tx.put(tables::PLACES, from.digest(), to.digest());
+        if tx.get(tables::PLACES, to.digest()).is_ok_and(|row| row.as_deref() == Some(from.digest())) {
+            tx.delete(tables::PLACES, to.digest());
+        }
     }
 
     /// Where [`Self::of_entry`] finds it.

@@ -35,6 +35,11 @@ impl Ahead {
         self.lock().remove(entry);
     }
 
+    /// Notes that nothing is wanted any more.
+    pub fn forget_all(&self) {
+        self.lock().clear();
+    }
+
     /// Judges a block that came.
     pub fn judge(&self, entry: EntryId, block: Bytes) -> NetworkInput {
         let checker = self.lock().remove(&entry);

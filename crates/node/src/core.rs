@@ -34,6 +34,8 @@ const WAIT_LONGEST: Duration = Duration::from_secs(300);
 const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 /// Time within which a second failure at a group counts against the group, not against the disk.
 const SUSPICION: Duration = Duration::from_secs(60);
+/// The longest time for which the network is left alone after steps that failed one after the other.
+const QUIET_LONGEST: Duration = Duration::from_secs(60);
 
 /// What happened on the network, in the terms of the engine.
 pub(crate) enum NetworkInput {
@@ -136,7 +138,11 @@ pub(crate) struct Core<A: App> {
     presence: Presence,
     /// Groups at which a step failed, and when.
     suspects: BTreeMap<GroupId, Instant>,
-    /// Those that stay closed for that.
+    /// Steps that failed since one was stored, and until when the network is left alone for that: otherwise
+    /// it would bring about at once what failed.
+    failures: u32,
+    quiet_until: Option<tokio::time::Instant>,
+    /// Groups that stay closed since they cannot be read.
     set_aside: BTreeSet<GroupId>,
     performer: Performer,
     serving: Arc<Serving>,
@@ -182,6 +188,8 @@ impl<A: App + Send + 'static> Core<A> {
             app,
             presence,
             suspects: BTreeMap::new(),
+            failures: 0,
+            quiet_until: None,
             set_aside: BTreeSet::new(),
             performer,
             serving,
@@ -211,6 +219,9 @@ impl<A: App + Send + 'static> Core<A> {
 
     /// How long nothing is to be done unless something comes in.
     fn wait(&self) -> Duration {
+        if let Some(quiet_until) = self.quiet_until {
+            return quiet_until.saturating_duration_since(tokio::time::Instant::now());
+        }
         let due = self.engine.timeout().into_iter().chain(self.app.timeout()).min();
         due.map_or(WAIT_LONGEST, |due| Duration::from_millis(due.since(now()).as_millis())).min(WAIT_LONGEST)
     }
@@ -224,7 +235,15 @@ impl<A: App + Send + 'static> Core<A> {
         let mut stop = false;
         let mut next = first;
         let woken = next.is_none();
-        let mut failed = self.let_time_pass(&mut tx, &mut outcome, woken).err();
+        let passed = match self.quiet_until {
+            Some(until) if until > tokio::time::Instant::now() => Ok(()),
+            Some(_) => {
+                self.quiet_until = None;
+                self.tell_presence(&mut tx, &mut outcome)
+            }
+            None => self.let_time_pass(&mut tx, &mut outcome, woken),
+        };
+        let mut failed = passed.err();
         for _ in 0..INPUTS_PER_COMMIT_MAX {
             let Some(input) = next.take() else { break };
             if failed.is_some() {
@@ -236,6 +255,10 @@ impl<A: App + Send + 'static> Core<A> {
                 break;
             }
             let taken = match input {
+                Input::Network(input) if self.quiet_until.is_some() => {
+                    self.presence.note(&input);
+                    Ok(())
+                }
                 Input::Network(input) => self.take_network(&mut tx, input),
                 Input::Call(mut call) => {
                     let mut rng = OsRng;
@@ -262,12 +285,16 @@ impl<A: App + Send + 'static> Core<A> {
         if failed.is_some() {
             self.suspect(self.engine.failed_at());
         }
+        let changed = !tx.is_unchanged();
         let committed = match failed {
             Some(error) => Err(CommitError::Io(Box::new(error))),
-            None if tx.is_unchanged() => Ok(()),
-            None => store.commit(tx.into_batch(), Durability::Synced),
+            None if changed => store.commit(tx.into_batch(), Durability::Synced),
+            None => Ok(()),
         };
         let Err(error) = committed else {
+            if changed {
+                self.failures = 0;
+            }
             self.conclude(outcome).await;
             return !stop;
         };
@@ -400,7 +427,8 @@ impl<A: App + Send + 'static> Core<A> {
     /// Opens engine and application from what is stored, and tells them who is connected; tries until that
     /// works. Returns whether to go on.
     async fn open_again(&mut self, inputs: &mut mpsc::Receiver<Input<A>>) -> bool {
-        self.performer.forget_exchanges();
+        self.performer.forget_all();
+        self.failures = self.failures.saturating_add(1);
         loop {
             let error = match self.try_open_again() {
                 Ok(outcome) => {
@@ -426,6 +454,13 @@ impl<A: App + Send + 'static> Core<A> {
         self.engine = opened.engine;
         self.app = opened.app;
         let mut outcome = Outcome { calls: Vec::new(), events: opened.events };
+        // The first failure may have been a passing one. After others, calls go on, but the network waits.
+        let again = self.failures.saturating_sub(1);
+        if again > 0 {
+            let pause = REOPEN_PAUSE.saturating_mul(2_u32.saturating_pow(again - 1)).min(QUIET_LONGEST);
+            self.quiet_until = Some(tokio::time::Instant::now() + pause);
+            return Ok(outcome);
+        }
         let store = self.store.clone();
         let mut tx = Tx::new(&*store);
         if let Err(error) = self.tell_presence(&mut tx, &mut outcome) {

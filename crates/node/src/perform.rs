@@ -108,9 +108,10 @@ impl Performer {
         self.exchanges.remove(&id);
     }
 
-    /// Ends all contact-request streams: the engine that spoke on them is gone.
-    pub fn forget_exchanges(&mut self) {
+    /// Ends all contact-request streams, and waits for no block: the engine that asked for them is gone.
+    pub fn forget_all(&mut self) {
         self.exchanges.clear();
+        self.ahead.forget_all();
     }
 
     fn send_heads(&self, id: u64, peer: &PeerId, data: Vec<u8>) {

@@ -238,6 +238,7 @@ impl Messenger {
             return Ok(());
         }
         let place = Place::of_entry(ctx.tx, &target)?;
+        let target = place.map_or(target, |place| place.position.id);
         if let Some(place) = &place {
             let confirmed: Option<MessageRow> = read_row(ctx.tx, tables::MESSAGES, &place.key())?;
             if place.group != message.group || !confirmed.is_some_and(|row| row.own) {
@@ -285,6 +286,7 @@ impl Messenger {
         let renamed = from.id != to.id;
         if renamed {
             self.reopen(tx, group, &from.id)?;
+            rename(tx, group, &from.id, &to.id)?;
         }
         let (from, to) = (Place { group: *group, position: from }, Place { group: *group, position: to });
         let Some(row) = dunlin_base::kv::Read::get(tx, tables::MESSAGES, &from.key())? else { return Ok(()) };
@@ -292,7 +294,6 @@ impl Messenger {
         tx.put(tables::MESSAGES, &to.key(), &row);
         to.remember(tx);
         if renamed {
-            rename(tx, group, &from.position.id, &to.position.id)?;
             // Whoever shows the message knows it by the name that it had.
             self.notify(Notice::ConversationChanged(*group));
         }
@@ -339,7 +340,7 @@ impl Messenger {
 
 /// Moves what is kept by the name of an entry.
 fn rename(tx: &mut Tx<'_>, group: &GroupId, from: &EntryId, to: &EntryId) -> Result<(), ReadError> {
-    tx.delete(tables::PLACES, from.digest());
+    Place::rename(tx, from, to);
     for table in [tables::RECEIPTS, tables::KEPT] {
         let (old, new) = (group_entry(group, from), group_entry(group, to));
         let range = KeyRange::prefix(&old);

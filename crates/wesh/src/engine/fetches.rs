@@ -103,6 +103,16 @@ impl Fetches {
         self.hasten_those(now, |_| true);
     }
 
+    /// The same for what a store misses, while the pauses go on growing: somebody known may have it by now.
+    pub fn bring_forward(&mut self, now: Time, group: &GroupId, kind: StoreKind) {
+        let of_store = |fetch: &Fetch| fetch.group == *group && fetch.kind == kind;
+        let resting = self.by_entry.iter().filter(|(_, fetch)| of_store(fetch) && fetch.due > Some(now));
+        let resting: Vec<_> = resting.map(|(id, _)| *id).collect();
+        for entry in resting {
+            self.postpone(entry, now);
+        }
+    }
+
     fn hasten_those(&mut self, now: Time, which: impl Fn(&Fetch) -> bool) {
         let resting = self.by_entry.iter().filter(|(_, fetch)| which(fetch) && fetch.due.is_some());
         let resting: Vec<_> = resting.map(|(id, _)| *id).collect();

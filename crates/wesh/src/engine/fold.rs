@@ -26,6 +26,7 @@ impl Engine {
         for (group, kind) in std::mem::take(&mut self.backlog) {
             self.join_batch(ctx, &group, kind)?;
         }
+        self.at_work = None;
         Ok(())
     }
 
@@ -47,14 +48,15 @@ impl Engine {
             ctx.tx.put(tables::STALE, &stale_key(group, kind), &[]);
             self.stale.insert((*group, kind));
         }
-        let settled = match kind {
-            StoreKind::Metadata => told_before(&batch),
-            StoreKind::Messages => self.hand_down(ctx, group, &batch)?,
-        };
-        for joined in batch.joined {
-            if !settled.contains(&joined.id) {
-                self.fold(ctx, group, kind, joined)?;
-            }
+        let changed = Changed::of(&batch);
+        if kind == StoreKind::Messages {
+            self.hand_down(ctx, group, &batch)?;
+        }
+        for joined in batch.joined.iter().filter(|joined| !changed.involved.contains(&joined.id)) {
+            self.fold(ctx, group, kind, joined)?;
+        }
+        for id in &changed.live {
+            self.fold_stored(ctx, group, kind, id, changed.told.contains(id))?;
         }
         if more {
             return Ok(());
@@ -73,23 +75,19 @@ impl Engine {
         Ok(())
     }
 
-    /// Lets entries take over what is known of the same message in the entries that they replace. Returns
-    /// the joined ones of which nothing is to be told any more.
+    /// Lets entries take over what is known of the same message in the entries that they replace.
     fn hand_down(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
         batch: &JoinedBatch,
-    ) -> Result<BTreeSet<EntryId>, ReadError> {
+    ) -> Result<(), ReadError> {
         let fresh: BTreeSet<EntryId> = batch.joined.iter().map(|joined| joined.id).collect();
-        let mut settled = BTreeSet::new();
         for Replaced { entry, by } in &batch.replaced {
             let log = &self.active(group)?.messages.log;
             let (Some(from), Some(to)) = (log.position(ctx.tx, *entry)?, log.position(ctx.tx, *by)?) else {
                 continue;
             };
-            let told_before = !fresh.contains(entry) || settled.contains(entry);
-            settled.insert(*entry);
             let (old, new) = (group_entry_key(group, entry), group_entry_key(group, by));
             let shown = ctx.tx.get(tables::MESSAGES, &old)?;
             match shown.as_deref().and_then(MessageRow::decode) {
@@ -104,20 +102,16 @@ impl Engine {
                             ctx.tx.delete(table, &old);
                         }
                     }
-                    settled.insert(*by);
                     self.events.push_back(Event::Moved { group: *group, from, to });
                 }
-                None if told_before => {
+                None if !fresh.contains(entry) => {
                     self.stop_waiting(ctx, group, entry)?;
                     self.events.push_back(Event::Moved { group: *group, from, to });
-                    if !fresh.contains(by) {
-                        self.fold_stored_message(ctx, group, by)?;
-                    }
                 }
                 None => {}
             }
         }
-        Ok(settled)
+        Ok(())
     }
 
     /// Forgets that an entry waits for a key: what it carries is looked for in another one.
@@ -137,17 +131,26 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens a message that joined before, when it was void.
-    fn fold_stored_message(
+    /// Folds an entry that counts since another does not, unless what it carries `was_told` before.
+    fn fold_stored(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
+        kind: StoreKind,
         id: &EntryId,
+        was_told: bool,
     ) -> Result<(), ReadError> {
-        let Some(entry) = self.active(group)?.messages.log.entry(ctx.tx, *id)? else { return Ok(()) };
-        match operation::decode_value(entry.payload()) {
-            Some(value) => self.fold_message(ctx, group, *id, &value),
-            None => Ok(()),
+        let log = &self.active(group)?.store(kind).log;
+        let (Some(position), Some(entry)) = (log.position(ctx.tx, *id)?, log.entry(ctx.tx, *id)?) else {
+            return Ok(());
+        };
+        let Some(value) = operation::decode_value(entry.payload()) else { return Ok(()) };
+        match kind {
+            // The order of the log changed, so its events are folded again anyway.
+            StoreKind::Metadata if was_told => Ok(()),
+            StoreKind::Metadata => self.fold_metadata(ctx, group, position, &value),
+            StoreKind::Messages if ctx.tx.contains(tables::MESSAGES, &group_entry_key(group, id))? => Ok(()),
+            StoreKind::Messages => self.fold_message(ctx, group, *id, &value),
         }
     }
 
@@ -184,7 +187,7 @@ impl Engine {
             *subscriber = super::groups::Subscriber::default();
         }
         self.unannounced.insert((*group, kind));
-        self.fold(ctx, group, kind, joined)?;
+        self.fold(ctx, group, kind, &joined)?;
         Ok(entry)
     }
 
@@ -203,7 +206,7 @@ impl Engine {
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
         kind: StoreKind,
-        joined: Joined,
+        joined: &Joined,
     ) -> Result<(), ReadError> {
         if joined.void || !matches!(joined.verdict, Verdict::Accept) {
             return Ok(());
@@ -213,7 +216,7 @@ impl Engine {
             return Ok(());
         };
         match kind {
-            StoreKind::Metadata => self.fold_metadata(ctx, group, &joined, &value),
+            StoreKind::Metadata => self.fold_metadata(ctx, group, joined.position, &value),
             StoreKind::Messages => self.fold_message(ctx, group, joined.id, &value),
         }
     }
@@ -222,7 +225,7 @@ impl Engine {
         &mut self,
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
-        joined: &Joined,
+        position: Position,
         value: &[u8],
     ) -> Result<(), ReadError> {
         let active = self.active(group)?;
@@ -233,11 +236,11 @@ impl Engine {
                 return Ok(());
             }
         };
-        let changes = active.index.apply(ctx.tx, joined.position, &event)?;
+        let changes = active.index.apply(ctx.tx, position, &event)?;
         self.events.push_back(Event::Metadata(MetadataEvent {
             group: *group,
-            entry: joined.id,
-            position: joined.position,
+            entry: position.id,
+            position,
             event,
             changes: changes.clone(),
         }));
@@ -552,18 +555,34 @@ impl Engine {
     }
 }
 
-/// The joined entries of which nothing is to be told: others took their place, or they carry what was told
-/// before.
-fn told_before(batch: &JoinedBatch) -> BTreeSet<EntryId> {
-    let fresh: BTreeSet<EntryId> = batch.joined.iter().map(|joined| joined.id).collect();
-    let (mut replaced, mut inherits) = (BTreeSet::new(), BTreeSet::new());
-    for Replaced { entry, by } in &batch.replaced {
-        if !fresh.contains(entry) || inherits.contains(entry) {
-            inherits.insert(*by);
+/// What the values whose holder changed in a batch come to.
+#[derive(Default)]
+struct Changed {
+    /// Entries that hold such a value, or held it. What was said of them when they joined may not hold any more.
+    involved: BTreeSet<EntryId>,
+    /// Those that count in the end.
+    live: BTreeSet<EntryId>,
+    /// Those whose value was held by an entry that joined before this batch.
+    told: BTreeSet<EntryId>,
+}
+
+impl Changed {
+    fn of(batch: &JoinedBatch) -> Self {
+        let mut changed = Self::default();
+        if batch.replaced.is_empty() {
+            return changed;
         }
-        replaced.insert(*entry);
+        let fresh: BTreeSet<EntryId> = batch.joined.iter().map(|joined| joined.id).collect();
+        for Replaced { entry, by } in &batch.replaced {
+            if !fresh.contains(entry) || changed.told.contains(entry) {
+                changed.told.insert(*by);
+            }
+            changed.live.remove(entry);
+            changed.live.insert(*by);
+            changed.involved.extend([*entry, *by]);
+        }
+        changed
     }
-    replaced.union(&inherits).copied().collect()
 }
 
 /// Key of [`tables::STALE`]: the raw group key, then which store.

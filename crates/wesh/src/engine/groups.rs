@@ -32,6 +32,8 @@ pub(super) struct GroupStore {
     pub announcement: Announcement,
     /// The heads to which `confirmed` and `told` of the subscribers refer.
     pub told_heads: Vec<EntryId>,
+    /// Until when nobody's heads make us ask again for what could not be had.
+    pub no_hurry_until: Time,
     /// Peers that subscribe to the topic of this store.
     pub subscribers: BTreeMap<PeerId, Subscriber>,
 }
@@ -45,8 +47,6 @@ pub(super) struct Subscriber {
     pub told: u8,
     /// Until when no further payload of it is answered.
     pub quiet_until: Time,
-    /// Until when none makes us ask again for what could not be had.
-    pub no_hurry_until: Time,
 }
 
 /// A group in use.
@@ -361,6 +361,7 @@ impl Engine {
                 address,
                 announcement: Announcement::default(),
                 told_heads: Vec::new(),
+                no_hurry_until: Time::default(),
                 subscribers: BTreeMap::new(),
             }
         };

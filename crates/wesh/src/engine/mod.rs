@@ -249,9 +249,9 @@ impl Engine {
                 announcement.hasten(now);
             }
             for store in [&mut active.metadata, &mut active.messages] {
+                store.no_hurry_until = store.no_hurry_until.min(now);
                 for subscriber in store.subscribers.values_mut() {
                     subscriber.quiet_until = subscriber.quiet_until.min(now);
-                    subscriber.no_hurry_until = subscriber.no_hurry_until.min(now);
                 }
             }
         }

@@ -21,9 +21,10 @@ const REPEAT_FIRST: Span = Span::from_secs(2);
 const REPEAT_LONGEST: Span = Span::from_secs(300);
 /// Shortest pause between two answers to the payloads of one peer.
 const ANSWER_PAUSE: Span = Span::from_secs(1);
-/// Shortest pause between two greetings of one peer on one topic, and between two rounds of asking again that
-/// one peer brings about.
+/// Shortest pause between two greetings of one peer on one topic.
 const GREET_PAUSE: Span = Span::from_secs(10);
+/// Shortest pause between two rounds of asking again, before its time, for what a store misses.
+const HURRY_PAUSE: Span = Span::from_secs(30);
 /// How often the same heads are repeated to the same peer: the pauses add up to about ten minutes, after
 /// which the peer is given them again when it next comes onto the topic.
 const REPEATS_MAX: u8 = 9;
@@ -38,7 +39,7 @@ const TOPICS_PER_PEER_MAX: usize = 4096;
 const HEADS_PER_PAYLOAD_MAX: usize = 4096;
 
 /// Bytes of entries in one payload, beyond which the lower heads are left out: they grow by a third or two
-/// as JSON, and a gossip message ends at 1 MiB. The next entry written here names them all.
+/// as JSON, and a gossip message ends at 1 MiB. What is left out is named by entries written on top of it.
 const HEADS_BYTES_MAX: usize = 384 * 1024;
 
 /// When the heads of a store are to be given again.
@@ -298,17 +299,11 @@ impl Engine {
                 continue;
             }
             store.announcement.step(ctx.now);
-            let greeted_late =
-                waiting.iter().filter_map(|peer| store.subscribers.get(peer)).any(|there| there.told == 0);
             for peer in waiting {
                 self.send_heads(ctx, &group, kind, &peer)?;
             }
-            if greeted_late {
-                self.fetches.hasten(ctx.now, &group, kind);
-                self.want_missing(ctx, &group, kind)?;
-                self.ask_for_blocks(ctx.now);
-            }
         }
+        self.at_work = None;
         Ok(())
     }
 
@@ -403,7 +398,7 @@ impl Engine {
             // Whoever shows heads of a store is on its topic, though we may not have heard of it.
             self.active_mut(group)?.store_mut(kind).subscribers.entry(peer.clone()).or_default();
         }
-        self.hurry(ctx, group, kind, peer)?;
+        self.hurry(ctx, group, kind)?;
         self.ask_for_blocks(ctx.now);
         self.join_backlog(ctx)?;
         let shown: Vec<EntryId> = entries.iter().map(Entry::id).collect();
@@ -414,20 +409,13 @@ impl Engine {
     }
 
     /// Somebody on the topic is awake: asks again for what could not be had, now and then.
-    fn hurry(
-        &mut self,
-        ctx: &mut Ctx<'_, '_>,
-        group: &GroupId,
-        kind: StoreKind,
-        peer: &PeerId,
-    ) -> Result<(), ReadError> {
+    fn hurry(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId, kind: StoreKind) -> Result<(), ReadError> {
         let store = self.active_mut(group)?.store_mut(kind);
-        let Some(subscriber) = store.subscribers.get_mut(peer) else { return Ok(()) };
-        if subscriber.no_hurry_until > ctx.now {
+        if store.no_hurry_until > ctx.now {
             return Ok(());
         }
-        subscriber.no_hurry_until = ctx.now + GREET_PAUSE;
-        self.fetches.hasten(ctx.now, group, kind);
+        store.no_hurry_until = ctx.now + HURRY_PAUSE;
+        self.fetches.bring_forward(ctx.now, group, kind);
         self.want_missing(ctx, group, kind)
     }
 
