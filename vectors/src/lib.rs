@@ -14,6 +14,7 @@ mod messenger_links;
 mod secp256k1;
 mod wesh_archive;
 mod wesh_contacts;
+mod wesh_credentials;
 mod wesh_handshake;
 mod wesh_heads;
 mod wesh_keys;

@@ -31,6 +31,7 @@ const FAMILIES: &[Family] = &[
     crate::wesh_heads::check_for,
     crate::wesh_handshake::check_for,
     crate::wesh_contacts::check_for,
+    crate::wesh_credentials::check_for,
     crate::wesh_keys::check_for,
     crate::wesh_metadata::check_for,
     crate::wesh_ratchet::check_for,

@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod contact;
+pub mod credentials;
 pub mod engine;
 pub mod errors;
 pub mod group;

@@ -15,6 +15,7 @@ mod action;
 mod app;
 mod commands;
 mod contacts;
+mod credentials;
 mod delivery;
 mod event;
 mod export;
@@ -35,6 +36,7 @@ use rand_core::CryptoRngCore;
 pub use action::{Action, ExchangeId};
 pub use app::{App, NoApp};
 pub use commands::{CommandError, PAYLOAD_BYTES_MAX};
+pub use credentials::CredentialError;
 pub use delivery::Delivery;
 pub use dunlin_log::Position;
 pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
@@ -42,6 +44,7 @@ pub use export::Export;
 pub use groups::StoreKind;
 pub use requests::Request;
 
+use crate::credentials::Verification;
 use crate::keys::AccountKeys;
 use crate::profile::Profile;
 use fetches::Fetches;
@@ -80,6 +83,8 @@ pub struct Engine {
     lookups: BTreeMap<AccountId, Lookup>,
     exchanges: BTreeMap<ExchangeId, OpenExchange>,
     requests_enabled: bool,
+    /// What an issuer is asked to confirm. Forgotten when the engine is dropped.
+    verification: Option<Verification>,
     records_due: Option<Time>,
     speakers_changed: bool,
     /// Logs whose folded state is behind the order of their entries; also in [`crate::tables::STALE`].
@@ -128,6 +133,7 @@ impl Engine {
             lookups: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             requests_enabled: false,
+            verification: None,
             records_due: None,
             // Whoever watches may still have what an engine before this one told.
             speakers_changed: true,

@@ -3,5 +3,6 @@
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail by panicking")]
 
 mod archive;
+mod credentials;
 mod device;
 mod out_of_store;
