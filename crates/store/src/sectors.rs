@@ -1,9 +1,10 @@
 //! Sealed sectors: what lies between the database, which thinks in pages of 4,096 bytes, and the disk.
 //!
-//! The sectors of the journal come first, then those of the pages. Each page becomes nine sectors of 512 bytes, and each sector carries its own nonce and tag (AES-256-GCM,
-//! drawn in `docs/formats/store.md`). A sector is written as a whole or not at all, so a torn write leaves
-//! every sector readable, old or new, and the checksums of the database decide which commit is whole. A bit
-//! that changed on the disk fails the tag, so the database meets only bytes that it wrote.
+//! The sectors of the journal come first, then those of the pages. Each page becomes nine sectors of 512 bytes,
+//! and each sector carries its own nonce and tag (AES-256-GCM, drawn in `docs/formats/store.md`). A sector is
+//! written as a whole or not at all, so a torn write leaves every sector readable, old or new, and the checksums
+//! of the database decide which commit is whole. A bit that changed on the disk fails the tag, so the database
+//! meets only bytes that it wrote.
 //!
 //! A sector of zeros is a hole: space that was gained and never written. It reads as zeros where the database
 //! may meet such space, which is while it repairs after a crash; at all other times it is damage.
@@ -74,7 +75,7 @@ impl Sectors {
 
     /// Opens the sectors to a run of the database.
     pub fn backend(&self) -> Backend {
-        Backend { sectors: self.clone(), holes: Arc::default() }
+        Backend { sectors: self.clone(), holes: Arc::default(), gate: Arc::default() }
     }
 
     /// How many bytes of pages there are.
@@ -329,16 +330,42 @@ impl Holes {
     }
 }
 
+/// Whether one run of the database may still change the disk.
+#[derive(Default)]
+pub struct Gate {
+    is_shut: AtomicBool,
+}
+
+impl Gate {
+    /// From here on the database changes nothing, whatever it tries.
+    pub fn shut(&self) {
+        self.is_shut.store(true, Ordering::Release);
+    }
+
+    fn pass(&self) -> io::Result<()> {
+        if self.is_shut.load(Ordering::Acquire) {
+            return Err(io::Error::other("this run of the database was given up"));
+        }
+        Ok(())
+    }
+}
+
 /// The sealed sectors during one run of the database.
 pub struct Backend {
     sectors: Sectors,
     holes: Arc<Holes>,
+    gate: Arc<Gate>,
 }
 
 impl Backend {
     /// Which holes this run may read.
     pub fn holes(&self) -> Arc<Holes> {
         self.holes.clone()
+    }
+
+    /// What keeps this run from changing the disk.
+    pub fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
     }
 }
 
@@ -358,6 +385,7 @@ impl StorageBackend for Backend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.gate.pass()?;
         if !len.is_multiple_of(PAGE_BYTES as u64) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the database uses whole pages"));
         }
@@ -366,11 +394,13 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.gate.pass()?;
         self.holes.fill(|sector| self.sectors.fill(sector))?;
         self.sectors.sync()
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.gate.pass()?;
         self.sectors.write(offset, bytes)
     }
 }

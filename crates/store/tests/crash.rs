@@ -162,22 +162,45 @@ fn making_a_store_may_be_interrupted_anywhere_and_again_while_recovering() {
 
 #[test]
 fn recovery_may_be_interrupted_anywhere() {
-    let disk = SimDisk::new(5);
-    let store = disk.open_store().unwrap();
-    for index in 0..COMMITS {
-        write(&store, index, Durability::Synced).unwrap();
+    let ways: [fn(u64) -> Faults; 4] = [
+        |n| Faults::error_at(n).lasting(),
+        Faults::error_at,
+        |n| Faults::error_at(n).only(Call::Read),
+        |n| Faults::error_at(n).only(Call::Sync),
+    ];
+    // In the first round of the journal, and in a later one.
+    for commits in [2, COMMITS] {
+        let disk = SimDisk::new(5);
+        let store = disk.open_store().unwrap();
+        (0..commits).for_each(|index| write(&store, index, Durability::Synced).unwrap());
+        ways.iter().for_each(|way| interrupt_recovery(&disk, commits, way));
     }
-    for n in 1..200 {
+}
+
+/// Interrupts the recovery of `disk` after a crash at each call. A later one finds everything, on what the failed
+/// one left and on what survives when the power goes once more.
+fn interrupt_recovery(disk: &SimDisk, commits: u8, way: impl Fn(u64) -> Faults) {
+    for n in 1..400 {
         let survived = disk.crash(n);
-        survived.plan(Faults::error_at(n).lasting());
-        let clean = survived.open_store().is_ok();
-        let again = survived.crash(n + 1).open_store().unwrap();
-        assert!((0..COMMITS).all(|index| is_whole(&again, index)), "n = {n}");
-        if clean {
+        survived.plan(way(n));
+        let opened = survived.open_store();
+        let is_clean = opened.is_ok();
+        drop(opened);
+        for (again, name) in [(survived.crash(n + 1), "crashed"), (survived, "dropped")] {
+            again.plan(Faults::none());
+            let store = again.open_store().unwrap();
+            let case = format!("{:?}, {commits} commits, {name}", way(n));
+            assert!((0..commits).all(|index| is_whole(&store, index)), "{case}");
+            assert_commit_works(&store);
+            // What goes on stands on what is there.
+            let store = again.crash(n + 2).open_store().unwrap();
+            assert!((0..commits).chain([99]).all(|index| is_whole(&store, index)), "{case}, later");
+        }
+        if is_clean {
             return;
         }
     }
-    panic!("no run was free of failures");
+    panic!("no recovery was free of failures");
 }
 
 #[test]
