@@ -47,8 +47,7 @@ pub enum Mode {
     Deferred,
     /// On the disk.
     Synced,
-    /// On the disk and in the database, with a note of where the disk has room, so that no opening needs to search
-    /// for it.
+    /// On the disk and in the database, so that the next opening finds nothing in the journal.
     Settled,
 }
 
@@ -103,16 +102,15 @@ impl Writer {
             return guard(|| View::new(self.running()?));
         }
         let record = if mode == Mode::Settled { None } else { self.journal.record(&self.end, batch) };
-        let (end, written) = match (&record, mode) {
-            (Some(record), _) => (record.end, Mode::Deferred),
-            (None, Mode::Deferred) => (self.journal.start_over(&self.end), Mode::Synced),
-            (None, Mode::Synced | Mode::Settled) => (self.journal.start_over(&self.end), mode),
+        let end = match &record {
+            Some(record) => record.end,
+            None => self.journal.start_over(&self.end),
         };
         let mut is_recorded = false;
         let committed = guard(|| {
             // The database takes the changes before the journal does: when it has no room for them, nothing is
             // stored.
-            let mut tx = begin(database, written)?;
+            let mut tx = if record.is_some() { begin_in_memory(database)? } else { begin_settled(database)? };
             apply(&mut tx, batch.iter())?;
             put_notes(&tx, &end)?;
             if let Some(record) = &record {
@@ -192,7 +190,7 @@ impl Writer {
         self.journal.check_reaches(&end).map_err(from_disk)?;
         let mut found = self.journal.read(&end).map_err(from_disk)?;
         if found.is_some() {
-            let mut tx = begin(database, Mode::Deferred)?;
+            let mut tx = begin_in_memory(database)?;
             while let Some(record) = found {
                 apply(&mut tx, record.changes()?.into_iter())?;
                 end = record.end;
@@ -296,13 +294,17 @@ impl View {
     }
 }
 
-fn begin(database: &Database, mode: Mode) -> Result<WriteTransaction, Failure> {
+fn begin_in_memory(database: &Database) -> Result<WriteTransaction, Failure> {
     let mut tx = database.begin_write()?;
-    match mode {
-        Mode::Deferred => tx.set_durability(redb::Durability::None)?,
-        Mode::Synced => {}
-        Mode::Settled => tx.set_quick_repair(true),
-    }
+    tx.set_durability(redb::Durability::None)?;
+    Ok(tx)
+}
+
+/// Begins a commit that notes where the disk has room. Without the note an opening after a crash would read the
+/// whole store to find out.
+fn begin_settled(database: &Database) -> Result<WriteTransaction, Failure> {
+    let mut tx = database.begin_write()?;
+    tx.set_quick_repair(true);
     Ok(tx)
 }
 
@@ -327,7 +329,7 @@ fn put_notes(tx: &WriteTransaction, end: &End) -> Result<(), Failure> {
 }
 
 fn make_tables(database: &Database) -> Result<(), Failure> {
-    let tx = database.begin_write()?;
+    let tx = begin_settled(database)?;
     tx.open_table(ROWS)?;
     tx.open_table(NOTES)?.insert(NOTE_SCHEMA, u64::from(SCHEMA))?;
     Ok(tx.commit()?)
