@@ -162,6 +162,7 @@ impl Sectors {
         self.write_raw(extent, &raw)
     }
 
+    /// Called with `changing` held, so that no sync comes between the note and the write.
     fn write_raw(&self, extent: Extent, raw: &[u8]) -> io::Result<()> {
         self.lock_unsynced().extents.push(extent);
         self.0.disk.write(extent.position, raw)
@@ -196,7 +197,11 @@ impl Sectors {
 
     /// Makes lasting what was written, also what was written before a sync that failed.
     pub fn sync(&self) -> io::Result<()> {
-        let mut unsynced = std::mem::take(&mut *self.lock_unsynced());
+        let mut unsynced = {
+            // What is noted is written: a write that comes after this sync would otherwise count as synced.
+            let _changing = self.lock_changing();
+            std::mem::take(&mut *self.lock_unsynced())
+        };
         let synced = if unsynced.is_doubtful { self.write_again(&unsynced.extents) } else { Ok(()) };
         let synced = synced.and_then(|()| self.0.disk.sync()).inspect_err(|_| {
             let mut since = self.lock_unsynced();
@@ -483,19 +488,27 @@ fn past_the_end() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread;
+    use std::time::Duration;
+
     use proptest::prelude::*;
     use rand_chacha::ChaCha8Rng;
     use rand_core::SeedableRng;
 
     use super::*;
-    use crate::faults::SimDisk;
+    use crate::faults::{Call, Faults, SimDisk};
 
     const PAGES: usize = 3;
     const JOURNAL: u16 = 5;
 
     fn sectors_on(disk: &SimDisk) -> Sectors {
+        sectors_over(Arc::new(disk.clone()))
+    }
+
+    fn sectors_over(disk: Arc<dyn Disk>) -> Sectors {
         let nonces = Nonces::new(&mut ChaCha8Rng::seed_from_u64(1));
-        Sectors::new(Arc::new(disk.clone()), &SymmetricKey::from_bytes([7; 32]), nonces, JOURNAL)
+        Sectors::new(disk, &SymmetricKey::from_bytes([7; 32]), nonces, JOURNAL)
     }
 
     proptest! {
@@ -556,9 +569,66 @@ mod tests {
         assert!(backend.read(2 * PAGE_BYTES as u64, &mut out).is_err(), "behind the end");
     }
 
+    /// A disk whose next write tells that it began, and then waits to be released or for a moment.
+    #[derive(Debug)]
+    struct PausingDisk {
+        disk: SimDisk,
+        pause: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+    }
+
+    impl Disk for PausingDisk {
+        fn len(&self) -> io::Result<u64> {
+            self.disk.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.disk.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.disk.set_len(len)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.disk.sync()
+        }
+
+        fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            if let Some((began, released)) = self.pause.lock().unwrap().take() {
+                began.send(()).unwrap();
+                // A sync that waits for this write cannot release it.
+                let _ = released.recv_timeout(Duration::from_millis(200));
+            }
+            self.disk.write(offset, bytes)
+        }
+    }
+
+    /// The database writes from threads that read, too, while another one syncs.
+    #[test]
+    fn a_write_during_a_sync_is_not_taken_for_synced() {
+        let disk = SimDisk::new(3);
+        let (began, has_begun) = channel();
+        let (release, released) = channel();
+        let pausing =
+            Arc::new(PausingDisk { disk: disk.clone(), pause: Mutex::new(Some((began, released))) });
+        let sectors = sectors_over(pausing);
+        let backend = sectors.backend();
+        backend.set_len(PAGE_BYTES as u64).unwrap();
+        thread::scope(|scope| {
+            let writing = scope.spawn(|| backend.write(0, &[5; PAGE_BYTES]));
+            has_begun.recv().unwrap();
+            sectors.sync().unwrap();
+            let _ = release.send(());
+            writing.join().unwrap().unwrap();
+        });
+        disk.plan(Faults::error_at(1).only(Call::Sync));
+        sectors.sync().unwrap_err();
+        sectors.sync().unwrap();
+        assert_page_survives(&disk);
+    }
+
     #[test]
     fn what_a_failed_sync_forgot_is_written_again() {
-        use crate::faults::{Call, Faults};
         let disk = SimDisk::new(3);
         let backend = sectors_on(&disk).backend();
         backend.set_len(PAGE_BYTES as u64).unwrap();
@@ -568,6 +638,10 @@ mod tests {
         backend.sync_data().unwrap_err();
         backend.sync_data().unwrap();
 
+        assert_page_survives(&disk);
+    }
+
+    fn assert_page_survives(disk: &SimDisk) {
         for seed in 0..20 {
             let mut out = [0; PAGE_BYTES];
             sectors_on(&disk.crash(seed)).backend().read(0, &mut out).unwrap();
