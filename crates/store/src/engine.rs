@@ -5,10 +5,10 @@
 //! there. [`guard`] turns such a panic into an error of this store, so that the process with its other stores
 //! goes on.
 
+use std::io;
 use std::ops::{Bound, ControlFlow};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use std::io;
+use std::sync::Arc;
 
 use dunlin_base::kv::{Batch, Direction, KeyRange, Table, Visit, after_prefix};
 use redb::{
@@ -18,7 +18,7 @@ use redb::{
 use crate::error::{Damage, Failure, OpenError};
 use crate::header::SCHEMA;
 use crate::journal::{Change, End, Journal};
-use crate::sectors::Sectors;
+use crate::sectors::{Gate, Sectors};
 
 /// Memory that the database may use for pages it read or will write: a phone spares this much, and the
 /// conversations somebody looks at in one sitting fit.
@@ -47,7 +47,7 @@ pub enum Mode {
     Deferred,
     /// On the disk.
     Synced,
-    /// On the disk and in the database, with a note of where the disk has room, so that no opening needs to search for it.
+    /// On the disk and in the database, so that the next opening finds nothing in the journal.
     Settled,
 }
 
@@ -72,19 +72,7 @@ impl Writer {
         }
         let journal = Journal::new(sectors.clone());
         let mut writer = Self { database: None, end: End::default(), journal, has_deferred: false, sectors };
-        writer.database = Some(writer.open_database()?);
-        let database = writer.running()?;
-        if is_new {
-            guard(|| make_tables(database))?;
-        }
-        let (schema, _) = guard(|| read_notes(database))?;
-        if schema > SCHEMA.into() {
-            return Err(OpenError::NewerSchema {
-                found: schema.try_into().unwrap_or(u32::MAX),
-                known: SCHEMA,
-            });
-        }
-        let view = writer.catch_up()?;
+        let view = writer.open(is_new)?;
         Ok((writer, view))
     }
 
@@ -95,22 +83,14 @@ impl Writer {
 
     /// Gives the database up.
     pub fn stop(&mut self) {
-        let database = self.database.take();
-        // After a failure there is nothing left to save: what the database does not have is in the journal.
-        let _ = guard(|| {
-            drop(database);
-            Ok(())
-        });
+        if let Some(database) = self.database.take() {
+            close(database);
+        }
     }
 
     /// Opens the database again, with what the journal has beyond it.
     pub fn restart(&mut self) -> Result<View, Failure> {
-        self.database = Some(self.open_database()?);
-        let restarted = self.catch_up();
-        if restarted.is_err() {
-            self.stop();
-        }
-        restarted
+        self.open(false).map_err(Failure::Reopen)
     }
 
     /// Applies `batch` in one step and returns the state after it.
@@ -122,27 +102,30 @@ impl Writer {
             return guard(|| View::new(self.running()?));
         }
         let record = if mode == Mode::Settled { None } else { self.journal.record(&self.end, batch) };
-        let (end, written) = match (&record, mode) {
-            (Some(record), _) => (record.end, Mode::Deferred),
-            (None, Mode::Deferred) => (self.journal.start_over(&self.end), Mode::Synced),
-            (None, Mode::Synced | Mode::Settled) => (self.journal.start_over(&self.end), mode),
+        let end = match &record {
+            Some(record) => record.end,
+            None => self.journal.start_over(&self.end),
         };
-        // The database takes the changes before the journal does: when it has no room for them, nothing is stored.
-        let tx = guard(|| {
-            let mut tx = begin(database, written)?;
+        let mut is_recorded = false;
+        let committed = guard(|| {
+            // The database takes the changes before the journal does: when it has no room for them, nothing is
+            // stored.
+            let mut tx = if record.is_some() { begin_in_memory(database)? } else { begin_settled(database)? };
             apply(&mut tx, batch.iter())?;
             put_notes(&tx, &end)?;
-            Ok(tx)
-        })?;
-        if let Some(record) = &record {
-            self.journal.write(record).map_err(from_disk)?;
-            if mode == Mode::Synced {
-                self.sectors.sync().map_err(from_disk)?;
+            if let Some(record) = &record {
+                self.journal.write(record).map_err(from_disk)?;
+                if mode == Mode::Synced {
+                    self.sectors.sync().map_err(from_disk)?;
+                }
             }
-        }
-        if let Err(failure) = guard(|| Ok(tx.commit()?)) {
+            is_recorded = record.is_some();
+            Ok(tx.commit()?)
+        });
+        if let Err(failure) = committed {
             // A record that the database has no room for would keep it from ever opening again.
-            let is_erased = record.is_none_or(|record| self.journal.erase(&record).is_ok());
+            let written = record.filter(|_| is_recorded);
+            let is_erased = written.is_none_or(|record| self.journal.erase(&record).is_ok());
             return Err(if is_erased { failure } else { failure.without_promise() });
         }
         let view = guard(|| View::new(database))?;
@@ -156,39 +139,33 @@ impl Writer {
         self.has_deferred
     }
 
-    /// Takes what the journal has beyond the database, and makes it lasting: a crash may have come before that.
-    fn catch_up(&mut self) -> Result<View, Failure> {
-        let database = self.running()?;
-        let (_, mut end) = guard(|| read_notes(database))?;
-        self.journal.check_reaches(&end).map_err(from_disk)?;
-        let mut found = self.journal.read(&end).map_err(from_disk)?;
-        if found.is_some() {
-            let mut tx = guard(|| begin(database, Mode::Deferred))?;
-            while let Some(record) = found {
-                let changes = record.changes()?;
-                guard(|| apply(&mut tx, changes.into_iter()))?;
-                end = record.end;
-                found = self.journal.read(&end).map_err(from_disk)?;
-            }
-            guard(|| {
-                put_notes(&tx, &end)?;
-                Ok(tx.commit()?)
-            })?;
-        }
-        self.sectors.sync().map_err(from_disk)?;
-        let view = guard(|| View::new(database))?;
-        self.end = end;
-        self.has_deferred = false;
-        Ok(view)
-    }
-
     fn running(&self) -> Result<&Database, Failure> {
         self.database.as_ref().ok_or(Failure::Stopped)
     }
 
-    fn open_database(&self) -> Result<Database, Failure> {
+    /// Opens the database and catches up with the journal. Only then is there a database to commit to: the end
+    /// of one that has not caught up is not known, and noting another would give the journal up.
+    fn open(&mut self, is_new: bool) -> Result<View, OpenError> {
+        let (database, gate) = self.open_database()?;
+        match guard(|| self.catch_up(&database, is_new)) {
+            Ok((end, view)) => {
+                self.database = Some(database);
+                self.end = end;
+                self.has_deferred = false;
+                Ok(view)
+            }
+            Err(failure) => {
+                // Closing, the database would commit once more.
+                gate.shut();
+                close(database);
+                Err(failure.into())
+            }
+        }
+    }
+
+    fn open_database(&self) -> Result<(Database, Arc<Gate>), Failure> {
         let backend = self.sectors.backend();
-        let holes = backend.holes();
+        let (holes, gate) = (backend.holes(), backend.gate());
         let holes_in_repair = holes.clone();
         let database = guard(|| {
             let mut builder = Builder::new();
@@ -197,7 +174,33 @@ impl Writer {
             Ok(builder.create_with_backend(backend)?)
         })?;
         holes.end_repair();
-        Ok(database)
+        Ok((database, gate))
+    }
+
+    /// Takes what the journal has beyond the database, and makes it lasting: a crash may have come before that.
+    fn catch_up(&self, database: &Database, is_new: bool) -> Result<(End, View), Failure> {
+        if is_new {
+            make_tables(database)?;
+        }
+        let (schema, mut end) = read_notes(database)?;
+        if schema > SCHEMA.into() {
+            let found = schema.try_into().unwrap_or(u32::MAX);
+            return Err(Failure::Reopen(OpenError::NewerSchema { found, known: SCHEMA }));
+        }
+        self.journal.check_reaches(&end).map_err(from_disk)?;
+        let mut found = self.journal.read(&end).map_err(from_disk)?;
+        if found.is_some() {
+            let mut tx = begin_in_memory(database)?;
+            while let Some(record) = found {
+                apply(&mut tx, record.changes()?.into_iter())?;
+                end = record.end;
+                found = self.journal.read(&end).map_err(from_disk)?;
+            }
+            put_notes(&tx, &end)?;
+            tx.commit()?;
+        }
+        self.sectors.sync().map_err(from_disk)?;
+        Ok((end, View::new(database)?))
     }
 }
 
@@ -291,13 +294,17 @@ impl View {
     }
 }
 
-fn begin(database: &Database, mode: Mode) -> Result<WriteTransaction, Failure> {
+fn begin_in_memory(database: &Database) -> Result<WriteTransaction, Failure> {
     let mut tx = database.begin_write()?;
-    match mode {
-        Mode::Deferred => tx.set_durability(redb::Durability::None)?,
-        Mode::Synced => {}
-        Mode::Settled => tx.set_quick_repair(true),
-    }
+    tx.set_durability(redb::Durability::None)?;
+    Ok(tx)
+}
+
+/// Begins a commit that notes where the disk has room. Without the note an opening after a crash would read the
+/// whole store to find out.
+fn begin_settled(database: &Database) -> Result<WriteTransaction, Failure> {
+    let mut tx = database.begin_write()?;
+    tx.set_quick_repair(true);
     Ok(tx)
 }
 
@@ -322,7 +329,7 @@ fn put_notes(tx: &WriteTransaction, end: &End) -> Result<(), Failure> {
 }
 
 fn make_tables(database: &Database) -> Result<(), Failure> {
-    let tx = database.begin_write()?;
+    let tx = begin_settled(database)?;
     tx.open_table(ROWS)?;
     tx.open_table(NOTES)?.insert(NOTE_SCHEMA, u64::from(SCHEMA))?;
     Ok(tx.commit()?)
@@ -346,6 +353,14 @@ fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
     row.push(table.0);
     row.extend(key);
     row
+}
+
+/// After a failure there is nothing left to save: what the database does not have is in the journal.
+fn close(database: Database) {
+    let _ = guard(|| {
+        drop(database);
+        Ok(())
+    });
 }
 
 fn from_disk(error: io::Error) -> Failure {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-/// Why a store was not opened. Nothing on the disk was changed unless the variant says so.
+/// Why a store was not opened. It holds what it held before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {

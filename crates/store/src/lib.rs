@@ -25,8 +25,8 @@
 //! - A synced commit that returned is there after a crash; any other is there as a whole or not at all. A deferred
 //!   one is there with the next synced one, or when the store is closed.
 //! - A synced commit writes its changes once, in one run of sectors; the database takes them up from there.
-//! - [`RedbStore::settle`], called when the app goes quiet, makes opening after a crash as quick as after a clean
-//!   end. Without it, opening reads the store once.
+//! - Opening after a crash reads what is in the journal, and not the store: it takes as long for a large store as
+//!   for a small one. [`RedbStore::settle`], called when the app goes quiet, spares it the journal too.
 //! - A full or failing disk is an error of the one call; the store opens itself again and goes on.
 //! - What changed on the disk is an error, never a wrong row. What the files look like, and what they do not
 //!   protect against, is in `docs/formats/store.md`.

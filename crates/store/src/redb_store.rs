@@ -65,9 +65,8 @@ impl RedbStore {
         Ok(Self { view: RwLock::new(Some(Arc::new(view))), writer: Mutex::new(writer) })
     }
 
-    /// Syncs what was deferred, and notes where the disk has room, so that the next opening is quick even
-    /// after a crash. For the moment when the app goes quiet: without it, opening after a crash reads the whole
-    /// store once.
+    /// Syncs what was deferred and empties the journal, so that opening after a crash has nothing to take from it.
+    /// For the moment when the app goes quiet.
     ///
     /// # Errors
     /// [`CommitError`].

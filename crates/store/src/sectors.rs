@@ -1,9 +1,10 @@
 //! Sealed sectors: what lies between the database, which thinks in pages of 4,096 bytes, and the disk.
 //!
-//! The sectors of the journal come first, then those of the pages. Each page becomes nine sectors of 512 bytes, and each sector carries its own nonce and tag (AES-256-GCM,
-//! drawn in `docs/formats/store.md`). A sector is written as a whole or not at all, so a torn write leaves
-//! every sector readable, old or new, and the checksums of the database decide which commit is whole. A bit
-//! that changed on the disk fails the tag, so the database meets only bytes that it wrote.
+//! The sectors of the journal come first, then those of the pages. Each page becomes nine sectors of 512 bytes,
+//! and each sector carries its own nonce and tag (AES-256-GCM, drawn in `docs/formats/store.md`). A sector is
+//! written as a whole or not at all, so a torn write leaves every sector readable, old or new, and the checksums
+//! of the database decide which commit is whole. A bit that changed on the disk fails the tag, so the database
+//! meets only bytes that it wrote.
 //!
 //! A sector of zeros is a hole: space that was gained and never written. It reads as zeros where the database
 //! may meet such space, which is while it repairs after a crash; at all other times it is damage.
@@ -74,7 +75,7 @@ impl Sectors {
 
     /// Opens the sectors to a run of the database.
     pub fn backend(&self) -> Backend {
-        Backend { sectors: self.clone(), holes: Arc::default() }
+        Backend { sectors: self.clone(), holes: Arc::default(), gate: Arc::default() }
     }
 
     /// How many bytes of pages there are.
@@ -161,6 +162,7 @@ impl Sectors {
         self.write_raw(extent, &raw)
     }
 
+    /// Called with `changing` held, so that no sync comes between the note and the write.
     fn write_raw(&self, extent: Extent, raw: &[u8]) -> io::Result<()> {
         self.lock_unsynced().extents.push(extent);
         self.0.disk.write(extent.position, raw)
@@ -195,7 +197,11 @@ impl Sectors {
 
     /// Makes lasting what was written, also what was written before a sync that failed.
     pub fn sync(&self) -> io::Result<()> {
-        let mut unsynced = std::mem::take(&mut *self.lock_unsynced());
+        let mut unsynced = {
+            // What is noted is written: a write that comes after this sync would otherwise count as synced.
+            let _changing = self.lock_changing();
+            std::mem::take(&mut *self.lock_unsynced())
+        };
         let synced = if unsynced.is_doubtful { self.write_again(&unsynced.extents) } else { Ok(()) };
         let synced = synced.and_then(|()| self.0.disk.sync()).inspect_err(|_| {
             let mut since = self.lock_unsynced();
@@ -329,16 +335,42 @@ impl Holes {
     }
 }
 
+/// Whether one run of the database may still change the disk.
+#[derive(Default)]
+pub struct Gate {
+    is_shut: AtomicBool,
+}
+
+impl Gate {
+    /// From here on the database changes nothing, whatever it tries.
+    pub fn shut(&self) {
+        self.is_shut.store(true, Ordering::Release);
+    }
+
+    fn pass(&self) -> io::Result<()> {
+        if self.is_shut.load(Ordering::Acquire) {
+            return Err(io::Error::other("this run of the database was given up"));
+        }
+        Ok(())
+    }
+}
+
 /// The sealed sectors during one run of the database.
 pub struct Backend {
     sectors: Sectors,
     holes: Arc<Holes>,
+    gate: Arc<Gate>,
 }
 
 impl Backend {
     /// Which holes this run may read.
     pub fn holes(&self) -> Arc<Holes> {
         self.holes.clone()
+    }
+
+    /// What keeps this run from changing the disk.
+    pub fn gate(&self) -> Arc<Gate> {
+        self.gate.clone()
     }
 }
 
@@ -358,6 +390,7 @@ impl StorageBackend for Backend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.gate.pass()?;
         if !len.is_multiple_of(PAGE_BYTES as u64) {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "the database uses whole pages"));
         }
@@ -366,11 +399,13 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.gate.pass()?;
         self.holes.fill(|sector| self.sectors.fill(sector))?;
         self.sectors.sync()
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.gate.pass()?;
         self.sectors.write(offset, bytes)
     }
 }
@@ -453,19 +488,27 @@ fn past_the_end() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::thread;
+    use std::time::Duration;
+
     use proptest::prelude::*;
     use rand_chacha::ChaCha8Rng;
     use rand_core::SeedableRng;
 
     use super::*;
-    use crate::faults::SimDisk;
+    use crate::faults::{Call, Faults, SimDisk};
 
     const PAGES: usize = 3;
     const JOURNAL: u16 = 5;
 
     fn sectors_on(disk: &SimDisk) -> Sectors {
+        sectors_over(Arc::new(disk.clone()))
+    }
+
+    fn sectors_over(disk: Arc<dyn Disk>) -> Sectors {
         let nonces = Nonces::new(&mut ChaCha8Rng::seed_from_u64(1));
-        Sectors::new(Arc::new(disk.clone()), &SymmetricKey::from_bytes([7; 32]), nonces, JOURNAL)
+        Sectors::new(disk, &SymmetricKey::from_bytes([7; 32]), nonces, JOURNAL)
     }
 
     proptest! {
@@ -526,9 +569,66 @@ mod tests {
         assert!(backend.read(2 * PAGE_BYTES as u64, &mut out).is_err(), "behind the end");
     }
 
+    /// A disk whose next write tells that it began, and then waits to be released or for a moment.
+    #[derive(Debug)]
+    struct PausingDisk {
+        disk: SimDisk,
+        pause: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+    }
+
+    impl Disk for PausingDisk {
+        fn len(&self) -> io::Result<u64> {
+            self.disk.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.disk.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.disk.set_len(len)
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            self.disk.sync()
+        }
+
+        fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+            if let Some((began, released)) = self.pause.lock().unwrap().take() {
+                began.send(()).unwrap();
+                // A sync that waits for this write cannot release it.
+                let _ = released.recv_timeout(Duration::from_millis(200));
+            }
+            self.disk.write(offset, bytes)
+        }
+    }
+
+    /// The database writes from threads that read, too, while another one syncs.
+    #[test]
+    fn a_write_during_a_sync_is_not_taken_for_synced() {
+        let disk = SimDisk::new(3);
+        let (began, has_begun) = channel();
+        let (release, released) = channel();
+        let pausing =
+            Arc::new(PausingDisk { disk: disk.clone(), pause: Mutex::new(Some((began, released))) });
+        let sectors = sectors_over(pausing);
+        let backend = sectors.backend();
+        backend.set_len(PAGE_BYTES as u64).unwrap();
+        thread::scope(|scope| {
+            let writing = scope.spawn(|| backend.write(0, &[5; PAGE_BYTES]));
+            has_begun.recv().unwrap();
+            sectors.sync().unwrap();
+            let _ = release.send(());
+            writing.join().unwrap().unwrap();
+        });
+        disk.plan(Faults::error_at(1).only(Call::Sync));
+        sectors.sync().unwrap_err();
+        sectors.sync().unwrap();
+        assert_page_survives(&disk);
+    }
+
     #[test]
     fn what_a_failed_sync_forgot_is_written_again() {
-        use crate::faults::{Call, Faults};
         let disk = SimDisk::new(3);
         let backend = sectors_on(&disk).backend();
         backend.set_len(PAGE_BYTES as u64).unwrap();
@@ -538,6 +638,10 @@ mod tests {
         backend.sync_data().unwrap_err();
         backend.sync_data().unwrap();
 
+        assert_page_survives(&disk);
+    }
+
+    fn assert_page_survives(disk: &SimDisk) {
         for seed in 0..20 {
             let mut out = [0; PAGE_BYTES];
             sectors_on(&disk.crash(seed)).backend().read(0, &mut out).unwrap();

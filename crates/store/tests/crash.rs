@@ -162,22 +162,45 @@ fn making_a_store_may_be_interrupted_anywhere_and_again_while_recovering() {
 
 #[test]
 fn recovery_may_be_interrupted_anywhere() {
-    let disk = SimDisk::new(5);
-    let store = disk.open_store().unwrap();
-    for index in 0..COMMITS {
-        write(&store, index, Durability::Synced).unwrap();
+    let ways: [fn(u64) -> Faults; 4] = [
+        |n| Faults::error_at(n).lasting(),
+        Faults::error_at,
+        |n| Faults::error_at(n).only(Call::Read),
+        |n| Faults::error_at(n).only(Call::Sync),
+    ];
+    // In the first round of the journal, and in a later one.
+    for commits in [2, COMMITS] {
+        let disk = SimDisk::new(5);
+        let store = disk.open_store().unwrap();
+        (0..commits).for_each(|index| write(&store, index, Durability::Synced).unwrap());
+        ways.iter().for_each(|way| interrupt_recovery(&disk, commits, way));
     }
-    for n in 1..200 {
+}
+
+/// Interrupts the recovery of `disk` after a crash at each call. A later one finds everything, on what the failed
+/// one left and on what survives when the power goes once more.
+fn interrupt_recovery(disk: &SimDisk, commits: u8, way: impl Fn(u64) -> Faults) {
+    for n in 1..400 {
         let survived = disk.crash(n);
-        survived.plan(Faults::error_at(n).lasting());
-        let clean = survived.open_store().is_ok();
-        let again = survived.crash(n + 1).open_store().unwrap();
-        assert!((0..COMMITS).all(|index| is_whole(&again, index)), "n = {n}");
-        if clean {
+        survived.plan(way(n));
+        let opened = survived.open_store();
+        let is_clean = opened.is_ok();
+        drop(opened);
+        for (again, name) in [(survived.crash(n + 1), "crashed"), (survived, "dropped")] {
+            again.plan(Faults::none());
+            let store = again.open_store().unwrap();
+            let case = format!("{:?}, {commits} commits, {name}", way(n));
+            assert!((0..commits).all(|index| is_whole(&store, index)), "{case}");
+            assert_commit_works(&store);
+            // What goes on stands on what is there.
+            let store = again.crash(n + 2).open_store().unwrap();
+            assert!((0..commits).chain([99]).all(|index| is_whole(&store, index)), "{case}, later");
+        }
+        if is_clean {
             return;
         }
     }
-    panic!("no run was free of failures");
+    panic!("no recovery was free of failures");
 }
 
 #[test]
@@ -185,29 +208,56 @@ fn recovery_may_be_interrupted_anywhere() {
     debug_assertions,
     ignore = "with its own assertions on, the database reads all of the store anyway"
 )]
-fn a_settled_store_opens_after_a_crash_without_reading_all_of_it() {
+fn opening_after_a_crash_takes_as_long_for_a_large_store_as_for_a_small_one() {
+    let [small, large] = [40, 400].map(|rows| {
+        let disk = SimDisk::new(1);
+        let store = disk.open_store().unwrap();
+        // Each is too long for the journal, which starts over.
+        (0..rows).for_each(|row| write_long(&store, row, Durability::Deferred));
+        write(&store, 0, Durability::Synced).unwrap();
+        let (opened, calls) = open_counting(&disk);
+        let is_there = |row| opened.get(T, &long_key(row)).unwrap() == Some(vec![7; LONG]);
+        assert!((0..rows).all(is_there) && is_whole(&opened, 0));
+        calls
+    });
+    assert!(large < small + 20, "{small} calls for a small store, {large} for a large one");
+}
+
+#[test]
+#[cfg_attr(
+    debug_assertions,
+    ignore = "with its own assertions on, the database reads all of the store anyway"
+)]
+fn a_settled_store_opens_after_a_crash_without_its_journal() {
     let disk = SimDisk::new(1);
     let store = disk.open_store().unwrap();
-    let value = vec![7; 64 << 10];
-    for index in 0..100 {
-        let reader = MemoryStore::default();
-        let mut tx = Tx::new(&reader);
-        tx.put(Table(0x51), &[index], &value);
-        store.commit(tx.into_batch(), Durability::Deferred).unwrap();
-    }
-    let calls_to_open = |disk: SimDisk| {
-        let before = disk.calls();
-        let store = disk.open_store().unwrap();
-        let calls = disk.calls() - before;
-        assert_eq!(store.get(Table(0x51), &[99]).unwrap().as_ref(), Some(&value));
-        calls
-    };
-    assert!(calls_to_open(disk.crash(1)) > 100, "otherwise settling is of no use");
-    store.settle().unwrap();
-    assert!(calls_to_open(disk.crash(1)) < 30);
-    // What goes into the journal leaves the database settled; the record is read sector by sector.
+    write_long(&store, 0, Durability::Deferred);
     write(&store, 0, Durability::Synced).unwrap();
-    assert!(calls_to_open(disk.crash(1)) < 80);
+    let (_, with_journal) = open_counting(&disk);
+    store.settle().unwrap();
+    let (_, settled) = open_counting(&disk);
+    assert!(settled + 20 < with_journal, "{settled} calls, {with_journal} with the journal");
+}
+
+const LONG: usize = 64 << 10;
+
+fn long_key(row: u16) -> Vec<u8> {
+    [b"long".as_slice(), &row.to_be_bytes()].concat()
+}
+
+fn write_long(store: &RedbStore, row: u16, durability: Durability) {
+    let reader = MemoryStore::default();
+    let mut tx = Tx::new(&reader);
+    tx.put(T, &long_key(row), &[7; LONG]);
+    store.commit(tx.into_batch(), durability).unwrap();
+}
+
+/// Opens the store after a crash; returns how many calls of the disk that took, too.
+fn open_counting(disk: &SimDisk) -> (RedbStore, u64) {
+    let crashed = disk.crash(1);
+    let before = crashed.calls();
+    let store = crashed.open_store().unwrap();
+    (store, crashed.calls() - before)
 }
 
 #[test]

@@ -8,7 +8,11 @@ use dunlin_store::{Damage, Disk, OpenError, RedbStore};
 
 const T: Table = Table(0x50);
 const KEYS: u8 = 60;
+/// So many fit into the journal of a simulated store, each in a commit of its own.
+const KEYS_IN_JOURNAL: u8 = 25;
 const SECTOR_BYTES: usize = 512;
+/// Of a simulated store.
+const JOURNAL_SECTORS: u64 = 64;
 
 #[test]
 fn a_changed_bit_is_an_error_or_changes_nothing() {
@@ -22,7 +26,38 @@ fn a_changed_bit_is_an_error_or_changes_nothing() {
             let bit = numbers.below(if case % 2 == 0 { bits } else { 10 * 512 * 8 });
             let changed = disk.copy();
             changed.flip_bit(bit);
-            refused += usize::from(error_or_truth(&changed, &format!("bit {bit}")));
+            refused += usize::from(error_or_truth(&changed, KEYS, &format!("bit {bit}")));
+        }
+    }
+    assert!(refused > 50, "only {refused} changes were noticed");
+}
+
+/// A refused opening changes nothing that counts: the next one refuses too, or shows everything.
+#[test]
+fn a_changed_bit_in_the_journal_is_refused_by_every_opening_or_changes_nothing() {
+    let mut refused = 0;
+    // In the first round of the journal, and in a later one.
+    for rounds in [1, 3] {
+        let disk = SimDisk::new(1);
+        let store = disk.open_store().unwrap();
+        for (round, key) in
+            (0..rounds).rev().flat_map(|round| (0..KEYS_IN_JOURNAL).map(move |key| (round, key)))
+        {
+            let mut tx = Tx::new(&store);
+            tx.put(T, &[key], &value(round, key));
+            store.commit(tx.into_batch(), Durability::Synced).unwrap();
+        }
+        let crashed = disk.crash(1);
+        for sector in 0..JOURNAL_SECTORS {
+            let changed = crashed.copy();
+            changed.flip_bit(((1 + sector) * SECTOR_BYTES as u64 + 100) * 8);
+            let is_refused = changed.open_store().is_err();
+            refused += usize::from(is_refused);
+            for _ in 0..3 {
+                let case = format!("{rounds} rounds, sector {sector}");
+                assert_eq!(changed.open_store().is_err(), is_refused, "{case}");
+                error_or_truth(&changed, KEYS_IN_JOURNAL, &case);
+            }
         }
     }
     assert!(refused > 50, "only {refused} changes were noticed");
@@ -34,7 +69,7 @@ fn a_lost_sector_is_an_error_or_changes_nothing_after_a_clean_end() {
     for sector in 0..disk.len().unwrap() / SECTOR_BYTES as u64 {
         let changed = disk.copy();
         changed.write(sector * SECTOR_BYTES as u64, &[0; SECTOR_BYTES]).unwrap();
-        error_or_truth(&changed, &format!("sector {sector}"));
+        error_or_truth(&changed, KEYS, &format!("sector {sector}"));
     }
 }
 
@@ -109,17 +144,17 @@ fn the_message_names_what_was_changed() {
 }
 
 /// Opens and reads everything; returns whether there was an error.
-fn error_or_truth(disk: &SimDisk, case: &str) -> bool {
+fn error_or_truth(disk: &SimDisk, keys: u8, case: &str) -> bool {
     let Ok(store) = disk.open_store() else { return true };
     let mut met_error = false;
-    for key in 0..KEYS {
+    for key in 0..keys {
         match store.get(T, &[key]) {
             Ok(found) => assert_eq!(found.as_deref(), Some(value(0, key).as_slice()), "{case}"),
             Err(_) => met_error = true,
         }
     }
     match store.collect(T, &KeyRange::default(), Direction::Ascending, usize::MAX) {
-        Ok(pairs) => assert_eq!(pairs.len(), KEYS as usize, "{case}"),
+        Ok(pairs) => assert_eq!(pairs.len(), keys as usize, "{case}"),
         Err(_) => met_error = true,
     }
     met_error
