@@ -202,7 +202,8 @@ fn check_dependencies(package: &Package) -> Vec<String> {
     for dependency in &package.dependencies {
         let other = dependency.name.as_str();
         let is_ours = ROOMS.iter().any(|room| room.package == other);
-        if is_ours && !room.sees.contains(&other) {
+        let is_seen = room.sees.contains(&other) || (dependency.for_tests && is_below(room, other));
+        if is_ours && !is_seen {
             violations.push(format!(
                 "{name} -> {other}: {name} may see {}; \
                  move the code to a crate that sees both, or pass in what it needs",
@@ -216,6 +217,12 @@ fn check_dependencies(package: &Package) -> Vec<String> {
         }
     }
     violations
+}
+
+/// Whether something that `room` sees sees `other`: a test may reach below its crate, to play a foreign peer.
+fn is_below(room: &Room, other: &str) -> bool {
+    let seen = |package: &&str| ROOMS.iter().find(|below| below.package == *package);
+    room.sees.iter().filter_map(seen).any(|below| below.sees.contains(&other))
 }
 
 fn check_sources(root: &Path, folder: &Path) -> Result<Vec<String>> {
@@ -334,7 +341,10 @@ mod tests {
     fn the_log_links_no_seals_and_the_messenger_no_keys() {
         assert_eq!(check_dependencies(&package("dunlin-log", &["crypto_box"])).len(), 1);
         assert_eq!(check_dependencies(&package("dunlin-messenger", &["cid", "ed25519-dalek"])).len(), 2);
-        assert_eq!(check_dependencies(&package("dunlin-messenger", &["dunlin-log"])).len(), 1);
+        let mut messenger = package("dunlin-messenger", &["dunlin-log"]);
+        assert_eq!(check_dependencies(&messenger).len(), 1);
+        messenger.dependencies[0].for_tests = true;
+        assert_eq!(check_dependencies(&messenger), Vec::<String>::new());
     }
 
     #[test]
