@@ -104,9 +104,7 @@ impl Failure {
             Self::Damaged(_) | Self::Database(_) | Self::Panicked | Self::Reopen(_) | Self::Stopped => false,
         }
     }
-}
 
-impl Failure {
     /// The same, but for a full disk, which promises that nothing is stored.
     pub fn without_promise(self) -> Self {
         match self {

@@ -35,7 +35,7 @@ pub struct Header {
     /// The newest schema that rows may have. Raised before the first row of a new schema is written.
     pub schema: u32,
     /// How many of the sectors that follow are the journal's.
-    pub journal: u16,
+    pub journal_sectors: u16,
 }
 
 impl Header {
@@ -78,7 +78,7 @@ impl Header {
             return Err(OpenError::NewerFormat { found: format, known: FORMAT });
         }
         let [complete] = fields.take();
-        let journal = u16::from_be_bytes(fields.take());
+        let journal_sectors = u16::from_be_bytes(fields.take());
         let schema = u32::from_be_bytes(fields.take());
         let id = fields.take::<ID_BYTES>();
         let check = fields.take::<CHECK_BYTES>();
@@ -92,14 +92,14 @@ impl Header {
         if schema > SCHEMA {
             return Err(OpenError::NewerSchema { found: schema, known: SCHEMA });
         }
-        Ok(Self { id, complete: complete == 1, schema, journal })
+        Ok(Self { id, complete: complete == 1, schema, journal_sectors })
     }
 
     fn to_sector(&self, key: &SymmetricKey) -> [u8; SECTOR_BYTES] {
         let mut bytes = Vec::with_capacity(SECTOR_BYTES);
         bytes.extend(MAGIC);
         bytes.extend([FORMAT, u8::from(self.complete)]);
-        bytes.extend(self.journal.to_be_bytes());
+        bytes.extend(self.journal_sectors.to_be_bytes());
         bytes.extend(self.schema.to_be_bytes());
         bytes.extend(self.id);
         bytes.extend(*check_value(key, &self.id));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     fn header(schema: u32) -> Header {
-        Header { id: [3; ID_BYTES], complete: true, schema, journal: 600 }
+        Header { id: [3; ID_BYTES], complete: true, schema, journal_sectors: 600 }
     }
 
     #[test]
@@ -157,7 +157,7 @@ mod tests {
         let disk = disk_with(&header(SCHEMA));
         let found = Header::read(&disk, &SymmetricKey::from_bytes(KEY)).unwrap().unwrap();
         assert_eq!((found.id, found.complete, found.schema), ([3; ID_BYTES], true, SCHEMA));
-        assert_eq!(found.journal, 600);
+        assert_eq!(found.journal_sectors, 600);
         let error = Header::read(&disk, &SymmetricKey::from_bytes([8; 32])).unwrap_err();
         assert!(matches!(error, OpenError::WrongKey));
     }

@@ -20,9 +20,9 @@ use crate::sectors::{Nonces, Sectors};
 ///
 /// Many threads may read while one commits; a reader sees the state between two commits.
 ///
-/// When the disk fails or is full, the store opens itself again from what is on the disk and goes on from there. A commit that was stored after all returns `Ok`; one that returns an
-/// error is not stored, unless reads fail as well: then opening again did not work yet, and the next call tries
-/// it. Nobody outside has to open a store again.
+/// When the disk fails or is full, the store opens itself again from what is on the disk and goes on from there. A
+/// commit that was stored after all returns `Ok`; one that returns an error is not stored, unless reads fail as
+/// well: then opening again did not work yet, and the next call tries it. Nobody outside has to open a store again.
 pub struct RedbStore {
     /// Goes first: the writer closes the database, which then has no readers.
     view: RwLock<Option<Arc<View>>>,
@@ -50,14 +50,15 @@ impl RedbStore {
         disk: Arc<dyn Disk>,
         key: &SymmetricKey,
         rng: &mut (impl RngCore + CryptoRng + ?Sized),
-        journal: u16,
+        journal_sectors: u16,
     ) -> Result<Self, OpenError> {
         let header = match Header::read(&*disk, key)? {
             Some(header) if header.complete => header,
             // Making a store was interrupted: nothing was ever committed to it.
-            Some(_) | None => begin_store(&*disk, key, rng, journal)?,
+            Some(_) | None => begin_store(&*disk, key, rng, journal_sectors)?,
         };
-        let sectors = Sectors::new(disk.clone(), &header.sector_key(key), Nonces::new(rng), header.journal);
+        let sectors =
+            Sectors::new(disk.clone(), &header.sector_key(key), Nonces::new(rng), header.journal_sectors);
         let (writer, view) = Writer::start(sectors, !header.complete)?;
         if !header.complete {
             Header { complete: true, ..header }.write(&*disk, key)?;
@@ -184,14 +185,14 @@ fn begin_store(
     disk: &dyn Disk,
     key: &SymmetricKey,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
-    journal: u16,
+    journal_sectors: u16,
 ) -> Result<Header, OpenError> {
     let mut id = [0; 16];
     rng.fill_bytes(&mut id);
-    let header = Header { id, complete: false, schema: SCHEMA, journal };
+    let header = Header { id, complete: false, schema: SCHEMA, journal_sectors };
     disk.set_len(SECTOR_BYTES as u64)?;
     header.write(disk, key)?;
     // A sync is quicker where a write takes no new room.
-    disk.write(SECTOR_BYTES as u64, &vec![0; usize::from(journal) * SECTOR_BYTES])?;
+    disk.write(SECTOR_BYTES as u64, &vec![0; usize::from(journal_sectors) * SECTOR_BYTES])?;
     Ok(header)
 }

@@ -49,7 +49,7 @@ struct Inner {
     disk: Arc<dyn Disk>,
     nonces: Nonces,
     /// How many sectors in front of the pages are the journal's.
-    journal: u16,
+    journal_sectors: u16,
     /// Held while sectors change: some are read before they are written, and nothing may come between.
     changing: Mutex<()>,
     unsynced: Mutex<Unsynced>,
@@ -66,11 +66,11 @@ struct Unsynced {
 impl Sectors {
     /// Seals the sectors of `disk` with `key`, which no other disk uses.
     ///
-    /// The first `journal` sectors are the journal's.
-    pub fn new(disk: Arc<dyn Disk>, key: &SymmetricKey, nonces: Nonces, journal: u16) -> Self {
+    /// The first `journal_sectors` are the journal's.
+    pub fn new(disk: Arc<dyn Disk>, key: &SymmetricKey, nonces: Nonces, journal_sectors: u16) -> Self {
         let cipher = Aes256Gcm::new(key.as_bytes().into());
         let (changing, unsynced) = (Mutex::new(()), Mutex::default());
-        Self(Arc::new(Inner { cipher, disk, nonces, journal, changing, unsynced }))
+        Self(Arc::new(Inner { cipher, disk, nonces, journal_sectors, changing, unsynced }))
     }
 
     /// Opens the sectors to a run of the database.
@@ -86,7 +86,7 @@ impl Sectors {
 
     /// How many sectors the journal has.
     pub fn journal_len(&self) -> u64 {
-        self.0.journal.into()
+        self.0.journal_sectors.into()
     }
 
     /// A number that no other call gives, in this run of the process or in another.
