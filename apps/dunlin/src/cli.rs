@@ -86,6 +86,9 @@ pub struct NodeOptions {
     /// Which network to be part of; decided at the first start [default: berty].
     #[arg(long)]
     pub profile: Option<ProfileName>,
+    /// Take over the account from this archive, which a node has exported; the data directory has to be new.
+    #[arg(long, value_name = "FILE")]
+    pub import: Option<PathBuf>,
     /// Find nodes on the local network, and be found.
     #[arg(long)]
     pub lan: bool,

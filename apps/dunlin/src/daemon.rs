@@ -1,13 +1,15 @@
 //! A node in this process: `dunlin node`, and the chat when no node is running.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_messenger::Messenger;
 use dunlin_messenger::text::DisplayName;
-use dunlin_node::{NodeConfig, NodeHandle, StartError};
+use dunlin_node::{ImportError, NodeConfig, NodeHandle, StartError};
 use dunlin_store::{OpenError, RedbStore};
+use dunlin_wesh::archive::Imported;
 use dunlin_wesh::profile::Profile;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -70,6 +72,10 @@ impl Running {
         let name = chosen_name(home, options.name.as_deref())?;
         let store = open_store(home, options).await?;
         let profile = home.settle_profile(options.profile)?;
+        let store = match options.import.clone() {
+            Some(archive) => import(store, profile, archive).await?,
+            None => store,
+        };
         let node_config = node_config(Arc::new(store), profile, config, options)?;
         let node = NodeHandle::start(node_config, Messenger::new).await.map_err(not_started)?;
         match Self::serve(node.clone(), home, options).await {
@@ -249,14 +255,42 @@ fn node_config(
         listen = LISTEN.map(str::to_owned).to_vec();
     }
     let mut node = NodeConfig::new(store);
-    node.profile = match profile {
-        ProfileName::Berty => Profile::Berty,
-        ProfileName::Wesh => Profile::Wesh,
-    };
+    node.profile = profile_of(profile);
     node.listen = parsed(&listen)?;
     node.connect = parsed(&either(&options.connect, config.connect))?;
     node.lan = options.lan || config.lan;
     Ok(node)
+}
+
+fn profile_of(name: ProfileName) -> Profile {
+    match name {
+        ProfileName::Berty => Profile::Berty,
+        ProfileName::Wesh => Profile::Wesh,
+    }
+}
+
+/// Takes over the account of an archive, and says what came of it.
+async fn import(store: RedbStore, profile: ProfileName, archive: PathBuf) -> Result<RedbStore, Failure> {
+    let shown = archive.display().to_string();
+    let imported = tokio::task::spawn_blocking(move || {
+        let mut file = std::fs::File::open(&archive)?;
+        let imported = dunlin_node::import_archive(&store, profile_of(profile), &mut file)?;
+        Ok::<_, ImportError>((store, imported))
+    });
+    let imported = imported.await.map_err(|error| Failure::told(format!("Importing failed: {error}.")))?;
+    let (store, imported) = imported.map_err(|error| {
+        let told = format!(
+            "{shown} was not imported: {error}. Nothing is changed in an account that exists; for another try use a new \
+             directory: --data-dir DIR."
+        );
+        Failure::new(Exit::Refused, told)
+    })?;
+    let Imported { entries, refused, left_out, heads_missing } = imported;
+    eprintln!(
+        "{shown}: {entries} entries imported, {refused} refused, {left_out} files passed over, {heads_missing} \
+         entries missing."
+    );
+    Ok(store)
 }
 
 /// Parses multiaddrs.

@@ -525,6 +525,49 @@ fn a_data_directory_can_be_locked_by_a_passphrase() {
 }
 
 #[test]
+fn an_account_moves_to_another_directory() {
+    let mut ann = Person::new("Ann");
+    let mut ben = Person::new("Ben");
+    ann.start_with(&["--name", "Ann", "--grpc", "127.0.0.1:0"]);
+    ben.start(&[&ann]);
+    befriend(&ann, &ben);
+    ben.json(&["send", "Ann", "before the move"]);
+    ann.wait_message("Ben", "before the move");
+    let archive = ann.place.path().join("account.tar");
+    std::fs::write(&archive, export(ann.ready["grpc"].as_str().unwrap())).unwrap();
+    let archive = archive.to_str().unwrap();
+    ann.end();
+
+    let mut moved = Person::new("Ann");
+    moved.start_with(&["--name", "Ann", "--connect", &ben.address(), "--import", archive]);
+
+    assert_eq!(moved.ready["account"], ann.ready["account"]);
+    moved.wait_contact("Ben", "added");
+    assert_eq!(moved.wait_message("Ben", "before the move")["own"], false);
+    moved.json(&["send", "Ben", "after the move"]);
+    ben.wait_message("Ann", "after the move");
+    moved.end();
+    let why = moved.refused(exit::REFUSED, &["node", "--import", archive]);
+    assert!(why.contains("already holds an account"), "{why}");
+}
+
+/// The archive of the account, as any client of the existing service gets it.
+fn export(grpc: &str) -> Vec<u8> {
+    use dunlin_node::rpc::protocol::protocol_service_client::ProtocolServiceClient;
+    use dunlin_proto::protocol::service_export_data::Request;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let mut client = ProtocolServiceClient::connect(grpc.to_owned()).await.unwrap();
+        let mut pieces = client.service_export_data(Request {}).await.unwrap().into_inner();
+        let mut archive = Vec::new();
+        while let Some(piece) = pieces.message().await.unwrap() {
+            archive.extend(piece.exported_data);
+        }
+        archive
+    })
+}
+
+#[test]
 fn a_node_is_pointed_at_another_and_away_again() {
     let mut ann = Person::new("Ann");
     let mut ben = Person::new("Ben");

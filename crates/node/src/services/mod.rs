@@ -3,6 +3,7 @@
 //! `weshnet.protocol.v1.ProtocolService` has the names, numbers and errors of the existing one, so that its
 //! clients work unchanged. `dunlin.node.v1.NodeService` has what that one cannot say: whom to connect to.
 
+mod archive;
 mod lists;
 mod network;
 mod protocol;

@@ -3,17 +3,20 @@
 
 use std::convert::Infallible;
 
-use dunlin_base::{AccountId, GroupId};
+use dunlin_base::{AccountId, EntryId, GroupId};
 use dunlin_proto::protocol as api;
 use dunlin_wesh::contact::Contact;
+use dunlin_wesh::credentials::CredentialFilter;
 use dunlin_wesh::engine::{App, CommandError, Ctx, Engine, Event, MessageEvent, MetadataEvent};
 use dunlin_wesh::group::{Group, GroupKind};
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
+use super::archive::dangerous_export;
 use super::lists::{Range, Replies, list};
 use super::status::{coded, invalid, refused, status_of};
 use super::stubs::protocol::protocol_service_server::ProtocolService;
+use crate::core::now;
 use crate::{CallError, NodeHandle};
 use dunlin_wesh::errors::Code;
 
@@ -460,7 +463,7 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         &self,
         _: Request<api::service_export_data::Request>,
     ) -> Answer<Self::ServiceExportDataStream> {
-        not_yet("ServiceExportData")
+        Ok(Response::new(dangerous_export(&self.node).await?))
     }
 
     async fn contact_alias_key_send(
@@ -512,9 +515,27 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
 
     async fn verified_credentials_list(
         &self,
-        _: Request<api::verified_credentials_list::Request>,
+        request: Request<api::verified_credentials_list::Request>,
     ) -> Answer<Self::VerifiedCredentialsListStream> {
-        not_yet("VerifiedCredentialsList")
+        let request = request.into_inner();
+        let given = |text: String| (!text.is_empty()).then_some(text);
+        let (identifier, issuer) = (given(request.filter_identifier), given(request.filter_issuer));
+        let valid_at = request.exclude_expired.then(now);
+        let filter = CredentialFilter { identifier, issuer, valid_at };
+        let found = self.look(move |read, engine| Ok(engine.credentials(read, &filter)?)).await?;
+        let replies = found.into_iter().map(|credential| api::verified_credentials_list::Reply {
+            credential: Some(api::AccountVerifiedCredentialRegistered {
+                // Which device registered it is in the log.
+                device_pk: Vec::new(),
+                signed_identity_public_key: credential.signed_identity_public_key,
+                verified_credential: credential.verified_credential,
+                registration_date: credential.registration_date,
+                expiration_date: credential.expiration_date,
+                identifier: credential.identifier,
+                issuer: credential.issuer,
+            }),
+        });
+        Ok(Response::new(stream(replies.collect())))
     }
 
     async fn replication_service_register_group(
@@ -526,16 +547,29 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
 
     async fn out_of_store_receive(
         &self,
-        _: Request<api::out_of_store_receive::Request>,
+        request: Request<api::out_of_store_receive::Request>,
     ) -> Answer<api::out_of_store_receive::Reply> {
-        not_yet("OutOfStoreReceive")
+        let payload = request.into_inner().payload;
+        let opened = self.node.transact(move |ctx, engine, _| engine.open_out_of_store(ctx, &payload)).await;
+        let opened = opened.map_err(|error| status_of(&error))?;
+        Ok(Response::new(api::out_of_store_receive::Reply {
+            cleartext: opened.clear,
+            group_public_key: opened.group.as_bytes().to_vec(),
+            already_received: opened.already_received,
+            message: Some(opened.message),
+        }))
     }
 
     async fn out_of_store_seal(
         &self,
-        _: Request<api::out_of_store_seal::Request>,
+        request: Request<api::out_of_store_seal::Request>,
     ) -> Answer<api::out_of_store_seal::Reply> {
-        not_yet("OutOfStoreSeal")
+        let request = request.into_inner();
+        let entry = EntryId::from_cid_bytes(&request.cid);
+        let entry = entry.ok_or_else(|| invalid("cid is none of an entry"))?;
+        let group = group_id(&request.group_public_key)?;
+        let encrypted = self.change(move |ctx, engine| engine.seal_out_of_store(ctx, &group, &entry)).await?;
+        Ok(Response::new(api::out_of_store_seal::Reply { encrypted }))
     }
 
     async fn refresh_contact_request(

@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use dunlin_wesh::engine::CommandError;
 use dunlin_wesh::errors::{Code, Coded, Failure};
 use tonic::Status;
 
@@ -25,7 +24,7 @@ pub(super) fn refused(error: &impl Coded) -> Status {
 }
 
 /// The status of a call that came to nothing.
-pub fn status_of(error: &CallError<CommandError>) -> Status {
+pub fn status_of<E: Coded>(error: &CallError<E>) -> Status {
     match error {
         CallError::Refused(error) => refused(error),
         CallError::NotStored(error) => coded(&[Code::ErrDbWrite], error),
