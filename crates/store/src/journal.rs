@@ -101,21 +101,16 @@ impl Journal {
     /// Writes a record. It is there when its first sector is, which therefore comes last: as long as that is not
     /// tried, an error means that nothing is stored.
     pub fn write(&self, record: &Record) -> io::Result<()> {
-        let clears: Vec<[u8; CLEAR_BYTES]> = record
-            .bytes
-            .chunks(PART_BYTES)
-            .zip(0_u32..)
-            .map(|(part, index)| {
-                let mut clear = [0; CLEAR_BYTES];
-                let head = [record.mark.to_be_bytes().as_slice(), &index.to_be_bytes(), part].concat();
-                clear.iter_mut().zip(head).for_each(|(to, from)| *to = from);
-                clear
-            })
-            .collect();
-        let Some((first, others)) = clears.split_first() else { return Ok(()) };
-        self.sectors.put_journal(record.place + 1, others)?;
+        let mut clears = record.bytes.chunks(PART_BYTES).zip(0_u32..).map(|(part, index)| {
+            let mut clear = [0; CLEAR_BYTES];
+            let (mark, index) = (record.mark.to_be_bytes(), index.to_be_bytes());
+            clear.iter_mut().zip(mark.iter().chain(&index).chain(part)).for_each(|(to, from)| *to = *from);
+            clear
+        });
+        let Some(first) = clears.next() else { return Ok(()) };
+        self.sectors.put_journal(record.place + 1, clears)?;
         // "Full" would promise that nothing is stored.
-        self.sectors.put_journal(record.place, std::slice::from_ref(first)).map_err(io::Error::other)
+        self.sectors.put_journal(record.place, std::iter::once(first)).map_err(io::Error::other)
     }
 
     /// Makes a record that was written none again, lastingly.
@@ -124,7 +119,7 @@ impl Journal {
         // No record begins with a sector of this number.
         let head = [self.sectors.fresh_mark().to_be_bytes().as_slice(), &u32::MAX.to_be_bytes()].concat();
         clear.iter_mut().zip(head).for_each(|(to, from)| *to = from);
-        self.sectors.put_journal(record.place, &[clear])?;
+        self.sectors.put_journal(record.place, std::iter::once(clear))?;
         self.sectors.sync()
     }
 

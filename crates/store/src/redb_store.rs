@@ -14,7 +14,7 @@ use crate::engine::{Mode, View, Writer};
 use crate::error::{Failure, OpenError};
 use crate::header::{Header, SCHEMA, SECTOR_BYTES};
 use crate::journal::JOURNAL_SECTORS;
-use crate::sectors::{Nonces, Sectors};
+use crate::sectors::{JOURNAL_SECTORS_AT_ONCE, Nonces, Sectors, position};
 
 /// A store on a disk, encrypted and authenticated as a whole.
 ///
@@ -193,6 +193,11 @@ fn begin_store(
     disk.set_len(SECTOR_BYTES as u64)?;
     header.write(disk, key)?;
     // A sync is quicker where a write takes no new room.
-    disk.write(SECTOR_BYTES as u64, &vec![0; usize::from(journal_sectors) * SECTOR_BYTES])?;
+    let zeros = [0; JOURNAL_SECTORS_AT_ONCE * SECTOR_BYTES];
+    let end = position(journal_sectors.into());
+    for start in (position(0)..end).step_by(zeros.len()) {
+        let len = usize::try_from(end - start).unwrap_or(usize::MAX).min(zeros.len());
+        disk.write(start, zeros.get(..len).unwrap_or_default())?;
+    }
     Ok(header)
 }

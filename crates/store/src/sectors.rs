@@ -31,8 +31,8 @@ const PAGE_BYTES: usize = 4096;
 const PAGE_SECTORS: u64 = 9;
 const NONCE_BYTES: usize = 12;
 const TAG_BYTES: usize = 16;
-/// Sectors of the journal that are sealed and written at once.
-const JOURNAL_SECTORS_AT_ONCE: usize = 128;
+/// Sectors of the journal that are sealed and written at once: memory that is soon given back stays this small.
+pub const JOURNAL_SECTORS_AT_ONCE: usize = 128;
 /// A ninth of a page, rounded up. The last sector of a page holds eight bytes less.
 pub const CLEAR_BYTES: usize = PAGE_BYTES.div_ceil(PAGE_SECTORS as usize);
 
@@ -96,17 +96,20 @@ impl Sectors {
     }
 
     /// Seals and writes sectors of the journal from `first` on.
-    pub fn put_journal(&self, first: u64, clears: &[[u8; CLEAR_BYTES]]) -> io::Result<()> {
+    pub fn put_journal(&self, first: u64, clears: impl Iterator<Item = [u8; CLEAR_BYTES]>) -> io::Result<()> {
         let _changing = self.lock_changing();
-        let mut number = first;
-        for some in clears.chunks(JOURNAL_SECTORS_AT_ONCE) {
-            let extent = Extent { position: position(number), raw_bytes: some.len() * SECTOR_BYTES };
-            let mut raw = vec![0; extent.raw_bytes];
-            for (clear, sector) in some.iter().zip(raw.as_chunks_mut::<SECTOR_BYTES>().0) {
-                self.seal(number, clear, sector)?;
-                number += 1;
+        let mut raw = vec![0; clears.size_hint().0.clamp(1, JOURNAL_SECTORS_AT_ONCE) * SECTOR_BYTES];
+        let mut clears = (first..).zip(clears).peekable();
+        while let Some((begin, _)) = clears.peek() {
+            let begin = position(*begin);
+            let mut raw_bytes = 0;
+            for (sector, (number, clear)) in raw.as_chunks_mut::<SECTOR_BYTES>().0.iter_mut().zip(&mut clears)
+            {
+                self.seal(number, &clear, sector)?;
+                raw_bytes += SECTOR_BYTES;
             }
-            self.write_raw(extent, &raw)?;
+            let sealed = raw.get(..raw_bytes).ok_or_else(past_the_end)?;
+            self.write_raw(Extent { position: begin, raw_bytes }, sealed)?;
         }
         Ok(())
     }
