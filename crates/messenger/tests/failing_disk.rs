@@ -108,19 +108,19 @@ fn a_message_whose_sending_was_answered_is_kept_and_arrives_once_at_every_call_o
         run.world.connect(ANN, BOB);
         run.arrives(&expected, case);
     });
-    assert!(calls > 10, "the step makes {calls} calls");
+    assert!(calls > 5, "the step makes {calls} calls");
 }
 
 #[test]
 fn messages_and_their_confirmations_come_in_once_at_every_call_of_the_receivers_disk() {
     let calls = at_every_call(BOB, &three_are_written, &three_messages_come_in);
-    assert!(calls > 50, "the step makes {calls} calls");
+    assert!(calls > 5, "the step makes {calls} calls");
 }
 
 #[test]
 fn messages_and_their_confirmations_come_in_once_at_every_call_of_the_senders_disk() {
     let calls = at_every_call(ANN, &three_are_written, &three_messages_come_in);
-    assert!(calls > 50, "the step makes {calls} calls");
+    assert!(calls > 5, "the step makes {calls} calls");
 }
 
 fn three_are_written(run: &mut Run) {
@@ -161,7 +161,9 @@ fn at_every_call(index: usize, prepare: &dyn Fn(&mut Run), step: &dyn Fn(&mut Ru
                 break;
             }
         }
-        assert!(met > 0, "{failure:?} was never met");
+        // What so small a store reads is in memory, so a step need not read the disk.
+        let may_be_absent = matches!(failure, Failure::ErrorOf(Call::Read));
+        assert!(met > 0 || may_be_absent, "{failure:?} was never met");
     }
     calls
 }
