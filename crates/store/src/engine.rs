@@ -22,7 +22,7 @@ use crate::sectors::{Gate, Sectors};
 
 /// Memory that the database may use for pages it read or will write: a phone spares this much, and the
 /// conversations somebody looks at in one sitting fit.
-pub const CACHE_BYTES_MAX: usize = 8 << 20;
+pub const CACHE_BYTES_MAX: usize = 10 << 20;
 
 /// Rows up to this length are looked up without memory from the heap: a table, two hashes and a counter fit.
 const ROW_KEY_BYTES_INLINE: usize = 96;
