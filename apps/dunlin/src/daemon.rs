@@ -229,6 +229,10 @@ fn not_opened(home: &Home, error: OpenError) -> Failure {
         OpenError::NewerFormat { .. } | OpenError::NewerSchema { .. } => {
             format!("{path} was written by a newer Dunlin. Update this one; nothing was changed.")
         }
+        OpenError::UnreleasedSchema { .. } => format!(
+            "{path} was written by a build from before the first release, which this one cannot read. Use another \
+             directory: --data-dir DIR. Nothing was changed."
+        ),
         OpenError::KeyMissing => format!(
             "The file `key` is missing in {path}, and without it nothing there can be read. Put it back, or use \
              another directory: --data-dir DIR."

@@ -34,6 +34,13 @@ pub enum OpenError {
         /// The newest schema that this release understands.
         known: u32,
     },
+    /// The rows were written by a build from before the first release. Open them with that build, or use another
+    /// directory.
+    #[error("the store has schema {found}, which no release wrote")]
+    UnreleasedSchema {
+        /// The schema of the rows.
+        found: u32,
+    },
     /// The file is something else. It is left alone; use another directory.
     #[error("the file is not a dunlin store")]
     NotAStore,

@@ -17,8 +17,9 @@ pub const SECTOR_BYTES: usize = 512;
 /// The format of the file that this release writes, and the newest it reads.
 pub const FORMAT: u8 = 1;
 
-/// The meaning of the rows that this release writes, and the newest it understands.
-pub const SCHEMA: u32 = 1;
+/// The meaning of the rows that this release writes, and the only one it understands. Schema 1 was never
+/// released.
+pub const SCHEMA: u32 = 2;
 
 const MAGIC: [u8; 8] = *b"DUNLINst";
 const ID_BYTES: usize = 16;
@@ -91,6 +92,9 @@ impl Header {
         }
         if schema > SCHEMA {
             return Err(OpenError::NewerSchema { found: schema, known: SCHEMA });
+        }
+        if schema < SCHEMA {
+            return Err(OpenError::UnreleasedSchema { found: schema });
         }
         Ok(Self { id, complete: complete == 1, schema, journal_sectors })
     }
@@ -167,7 +171,16 @@ mod tests {
         let disk = disk_with(&header(SCHEMA + 1));
         let before = disk.to_bytes();
         let error = Header::read(&disk, &SymmetricKey::from_bytes(KEY)).unwrap_err();
-        assert!(matches!(error, OpenError::NewerSchema { found: 2, known: 1 }));
+        assert!(matches!(error, OpenError::NewerSchema { found: 3, known: 2 }));
+        assert_eq!(disk.to_bytes(), before);
+    }
+
+    #[test]
+    fn rows_that_were_never_released_are_left_alone() {
+        let disk = disk_with(&header(1));
+        let before = disk.to_bytes();
+        let error = Header::read(&disk, &SymmetricKey::from_bytes(KEY)).unwrap_err();
+        assert!(matches!(error, OpenError::UnreleasedSchema { found: 1 }));
         assert_eq!(disk.to_bytes(), before);
     }
 

@@ -141,7 +141,7 @@ impl Journal {
         let count = sectors_for(len);
         let mut bytes = Vec::with_capacity(len.saturating_add(PART_BYTES));
         bytes.extend(first);
-        for (place, index) in (end.place..end.place + count).zip(0_u32..).skip(1) {
+        for (place, index) in (end.place + 1..end.place + count).zip(1_u32..) {
             match self.read_sector(place)? {
                 Some((found, at, part)) if found == mark && at == index => bytes.extend(part),
                 // It was being written when the power went.
