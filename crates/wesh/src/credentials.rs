@@ -35,8 +35,10 @@ const STATE_BYTES: usize = 24;
 const HTTP_OK: u16 = 200;
 /// What stands before an Ed25519 key in a `did:key`.
 const ED25519_CODE: [u8; 2] = [0xed, 0x01];
-/// What the names of issuers begin with; the last character says base58.
-const DID_KEY: &str = "did:key:z";
+/// What the names of issuers begin with. A key in multibase follows.
+const DID_KEY: &str = "did:key:";
+/// Longest such key that is read: 34 bytes in base58 take up to 48 characters.
+const DID_KEY_CHARS_MAX: usize = 64;
 
 /// What Go leaves as it is in a query.
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b' ');
@@ -227,8 +229,12 @@ pub fn issuer_key(issuer: &str) -> Result<PublicKey, VerificationError> {
     let encoded = issuer.strip_prefix(DID_KEY).ok_or(VerificationError::Issuer)?;
     // Some issuers add the name of the key, which is the same once more.
     let encoded = encoded.split_once('#').map_or(encoded, |(key, _)| key);
-    let bytes = base58_34(encoded).ok_or(VerificationError::Issuer)?;
-    let raw = bytes.strip_prefix(&ED25519_CODE).ok_or(VerificationError::Issuer)?;
+    if encoded.len() > DID_KEY_CHARS_MAX {
+        return Err(VerificationError::Issuer);
+    }
+    let (base, bytes) = multibase::decode(encoded).map_err(|_| VerificationError::Issuer)?;
+    let raw = bytes.strip_prefix(&ED25519_CODE).filter(|_| base == multibase::Base::Base58Btc);
+    let raw = raw.ok_or(VerificationError::Issuer)?;
     PublicKey::from_bytes(raw).map_err(|_| VerificationError::Issuer)
 }
 
@@ -373,25 +379,6 @@ fn parameter(address: &str, name: &str) -> Option<String> {
     percent_decode_str(&value).decode_utf8().ok().map(|value| value.into_owned())
 }
 
-/// Decodes base58 text of exactly 34 bytes.
-fn base58_34(text: &str) -> Option<[u8; 34]> {
-    const DIGITS: &[u8; 58] = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
-    let mut number = [0_u8; 34];
-    for digit in text.bytes() {
-        let mut carry = DIGITS.iter().position(|known| *known == digit)?;
-        for byte in number.iter_mut().rev() {
-            carry = carry.checked_add(usize::from(*byte).checked_mul(58)?)?;
-            *byte = (carry % 256) as u8;
-            carry /= 256;
-        }
-        if carry != 0 {
-            return None;
-        }
-    }
-    // Keys of this kind begin with a byte that is not zero, so no digits stand for leading zeros.
-    (!text.starts_with('1') && number.first() != Some(&0)).then_some(number)
-}
-
 #[cfg(test)]
 mod tests {
     use rand_chacha::ChaCha12Rng;
@@ -411,21 +398,9 @@ mod tests {
         SecretKey::from_seed([7; 32])
     }
 
-    /// A `did:key`, by division instead of multiplication.
     fn did(key: &PublicKey) -> String {
-        let digits = b"123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz";
-        let mut number = [ED25519_CODE.as_slice(), key.as_bytes()].concat();
-        let mut text = Vec::new();
-        while number.iter().any(|byte| *byte != 0) {
-            let mut rest = 0;
-            for byte in &mut number {
-                let value = rest * 256 + u32::from(*byte);
-                (*byte, rest) = ((value / 58) as u8, value % 58);
-            }
-            text.push(digits[rest as usize]);
-        }
-        text.reverse();
-        format!("{DID_KEY}{}", String::from_utf8(text).unwrap())
+        let named = [ED25519_CODE.as_slice(), key.as_bytes()].concat();
+        format!("{DID_KEY}{}", multibase::encode(multibase::Base::Base58Btc, named))
     }
 
     fn claims() -> Value {
