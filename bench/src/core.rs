@@ -1,6 +1,6 @@
 //! What the pure crates do on one thread, in memory and on a disk.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -211,7 +211,7 @@ pub(crate) fn reopen(figures: &mut Figures) -> Outcome {
     engine.activate(&mut Ctx { tx: &mut tx, now: Time::from_secs(1), rng: &mut OsRng }, &group)?;
     figures.time("open an account with 10,000 messages", begun.elapsed(), Duration::from_millis(100));
     let mut listed = 0;
-    engine.visit_messages(&tx, &group, None, Direction::Ascending, &mut |_| {
+    engine.visit_messages(&tx, &group, Bound::Unbounded, Direction::Ascending, &mut |_| {
         listed += 1;
         ControlFlow::Continue(())
     })?;

@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may panic")]
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use dunlin_node::{CallError, NodeConfig, NodeHandle};
 use dunlin_orbitdb::StoreAddress;
 use dunlin_wesh::engine::{App, CommandError, Ctx, Engine, Event, NoApp};
 use dunlin_wesh::profile::Profile;
+use tokio::sync::watch;
 
 /// A store in memory of which a part cannot be read, or to which nothing can be written.
 #[derive(Default)]
@@ -22,8 +23,8 @@ struct Failing {
     memory: MemoryStore,
     broken: Mutex<Option<Broken>>,
     is_full: AtomicBool,
-    /// Commits for which there was no room.
-    refused: AtomicUsize,
+    /// Counts the commits for which there was no room.
+    refused: watch::Sender<usize>,
 }
 
 #[derive(Clone)]
@@ -70,7 +71,7 @@ impl Read for Failing {
 impl Store for Failing {
     fn commit(&self, batch: Batch, durability: Durability) -> Result<(), CommitError> {
         if self.is_full.load(Ordering::SeqCst) && !batch.is_empty() {
-            self.refused.fetch_add(1, Ordering::SeqCst);
+            self.refused.send_modify(|count| *count += 1);
             return Err(CommitError::Full);
         }
         self.memory.commit(batch, durability)
@@ -219,12 +220,13 @@ async fn what_a_full_disk_cannot_take_is_not_asked_for_in_circles_and_comes_when
     .await
     .unwrap();
     let mut events = ours.events();
+    let mut their_events = theirs.events();
     ours.network().dial(theirs.addresses()[0].clone()).await.unwrap();
     // Who is in the group before a message is written can read it.
     let count = |members: Vec<_>| members.len();
     tokio::time::timeout(PATIENCE, async {
         while theirs.view(move |read, engine, _| engine.members(read, &group).map(count)).await.unwrap() < 2 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            their_events.recv().await.unwrap();
         }
     })
     .await
@@ -235,13 +237,9 @@ async fn what_a_full_disk_cannot_take_is_not_asked_for_in_circles_and_comes_when
     full.is_full.store(true, Ordering::SeqCst);
     let begun = Instant::now();
     send(&theirs, group).await.unwrap();
-    tokio::time::timeout(PATIENCE, async {
-        while full.refused.load(Ordering::SeqCst) < 3 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
-    .expect("it goes on trying");
+    let mut refused = full.refused.subscribe();
+    let third = tokio::time::timeout(PATIENCE, refused.wait_for(|count| *count >= 3)).await;
+    third.expect("it goes on trying").unwrap();
     // The first failure is answered at once, the second after a second: three cannot come sooner.
     assert!(begun.elapsed() >= Duration::from_secs(1));
     // What is stored can be read meanwhile.

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::ops::{Bound, ControlFlow};
 
 use dunlin_base::kv::Direction;
 use dunlin_base::{AccountId, EntryId, GroupId};
@@ -263,9 +264,9 @@ impl Oracle {
 fn messages(node: &Node, group: &GroupId) -> Vec<MessageEvent> {
     let mut found = Vec::new();
     let visited = node.look(|read, engine| {
-        engine.visit_messages(read, group, None, Direction::Ascending, &mut |message| {
+        engine.visit_messages(read, group, Bound::Unbounded, Direction::Ascending, &mut |message| {
             found.push(message);
-            std::ops::ControlFlow::Continue(())
+            ControlFlow::Continue(())
         })
     });
     match visited {

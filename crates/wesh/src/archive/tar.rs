@@ -97,9 +97,8 @@ fn header(name: &str, size: usize) -> [u8; BLOCK_BYTES] {
 
 /// Copies `value` to the beginning of a field.
 fn put(block: &mut [u8; BLOCK_BYTES], field: std::ops::Range<usize>, value: &[u8]) {
-    for (byte, value) in block.iter_mut().take(field.end).skip(field.start).zip(value) {
-        *byte = *value;
-    }
+    let place = block.get_mut(field).unwrap_or_default();
+    place.iter_mut().zip(value).for_each(|(to, from)| *to = *from);
 }
 
 /// The sum of all bytes, those of the checksum itself taken for spaces.

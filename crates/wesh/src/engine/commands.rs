@@ -1,6 +1,6 @@
 //! What the owner of the account asks for.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
 use dunlin_base::keys::KeyError;
 use dunlin_base::kv::{Direction, Read, ReadError};
@@ -195,8 +195,8 @@ impl Engine {
         Ok(entry)
     }
 
-    /// Visits the opened messages of an active group in the order of its log, from the one that follows
-    /// `after` on, or from the end at which `direction` begins.
+    /// Visits the opened messages of an active group in the order of its log, from `start` on, or from the end
+    /// at which `direction` begins.
     ///
     /// # Errors
     /// [`CommandError::NotActive`], or when the store cannot be read.
@@ -204,14 +204,14 @@ impl Engine {
         &self,
         read: &dyn Read,
         group: &GroupId,
-        after: Option<Position>,
+        start: Bound<Position>,
         direction: Direction,
         visit: &mut dyn FnMut(MessageEvent) -> ControlFlow<()>,
     ) -> Result<(), CommandError> {
         let active = self.groups.get(group).ok_or(CommandError::NotActive)?;
         let mut failed = None;
-        active.messages.log.walk(read, after, direction, &mut |position, entry| {
-            if Some(position) == after {
+        active.messages.log.walk(read, position_at(start), direction, &mut |position, entry| {
+            if start == Bound::Excluded(position) {
                 return ControlFlow::Continue(());
             }
             match self.shown(read, active, position, &entry) {
@@ -274,13 +274,13 @@ impl Engine {
         &self,
         read: &dyn Read,
         group: &GroupId,
-        after: Option<Position>,
+        start: Bound<Position>,
         direction: Direction,
         visit: &mut dyn FnMut(MetadataEvent) -> ControlFlow<()>,
     ) -> Result<(), CommandError> {
         let active = self.groups.get(group).ok_or(CommandError::NotActive)?;
-        active.metadata.log.walk(read, after, direction, &mut |position, entry| {
-            if Some(position) == after {
+        active.metadata.log.walk(read, position_at(start), direction, &mut |position, entry| {
+            if start == Bound::Excluded(position) {
                 return ControlFlow::Continue(());
             }
             let opened = dunlin_orbitdb::operation::decode_value(entry.payload())
@@ -312,5 +312,13 @@ impl Engine {
         let event = MetadataKind::group_joined(&self.active(&account)?.own, group.clone());
         self.append_event(ctx, &account, &event)?;
         Ok(())
+    }
+}
+
+/// The position where a walk begins, whether it is part of it or not.
+fn position_at(start: Bound<Position>) -> Option<Position> {
+    match start {
+        Bound::Included(position) | Bound::Excluded(position) => Some(position),
+        Bound::Unbounded => None,
     }
 }

@@ -58,10 +58,7 @@ impl Engine {
 
     /// A log of a group, active or not.
     fn log_of(&self, group: &Group, kind: StoreKind) -> Log {
-        let type_name = match kind {
-            StoreKind::Metadata => self.profile.metadata_store(),
-            StoreKind::Messages => self.profile.message_store(),
-        };
+        let type_name = kind.type_name(self.profile);
         shared_store(&StoreAddress::new(&group.id(), type_name, &group.sign_pub()), group.sign_pub())
     }
 
@@ -129,10 +126,7 @@ impl Turn {
         read: &dyn Read,
         part: &mut ArchivePart,
     ) -> Result<ControlFlow<()>, ReadError> {
-        let type_name = match self.kind {
-            StoreKind::Metadata => engine.profile.metadata_store(),
-            StoreKind::Messages => engine.profile.message_store(),
-        };
+        let type_name = self.kind.type_name(engine.profile);
         let address = StoreAddress::new(&self.heads.group, type_name, &self.heads.sign_pub);
         let tag = dunlin_log::LogTag::of(&address.to_string());
         let (mut next, mut has_entries) = (self.next, self.has_entries);

@@ -13,6 +13,7 @@ use super::sync::Announcement;
 use super::{Action, CommandError, Ctx, Engine, Event, OpenError};
 use crate::group::{Group, GroupKind, OwnMember};
 use crate::metadata::{Event as MetadataKind, Index};
+use crate::profile::Profile;
 use crate::tables;
 
 /// Which of the two stores of a group.
@@ -22,6 +23,16 @@ pub enum StoreKind {
     Metadata,
     /// Messages.
     Messages,
+}
+
+impl StoreKind {
+    /// The type of such a store under a profile, part of its address.
+    pub(super) fn type_name(self, profile: Profile) -> &'static str {
+        match self {
+            Self::Metadata => profile.metadata_store(),
+            Self::Messages => profile.message_store(),
+        }
+    }
 }
 
 /// One store of an active group.
@@ -350,11 +361,7 @@ impl Engine {
         self.at_work = Some(id);
         let own = OwnMember::in_group(&self.keys, &group, ctx.tx, ctx.rng)?;
         let make = |kind: StoreKind| {
-            let type_name = match kind {
-                StoreKind::Metadata => self.profile.metadata_store(),
-                StoreKind::Messages => self.profile.message_store(),
-            };
-            let address = StoreAddress::new(&id, type_name, &group.sign_pub());
+            let address = StoreAddress::new(&id, kind.type_name(self.profile), &group.sign_pub());
             GroupStore {
                 log: shared_store(&address, group.sign_pub()),
                 writer: Writer::new(group.signing_key().clone()),

@@ -1,6 +1,6 @@
 //! One device.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 
 use dunlin_base::kv::{Direction, Durability, MemoryStore, Store, Tx};
 use dunlin_base::{GroupId, PeerId, Time};
@@ -70,7 +70,9 @@ impl Device {
             messages.push(message.payload);
             ControlFlow::Continue(())
         };
-        self.engine.visit_messages(&self.store, group, None, Direction::Ascending, &mut visit).unwrap();
+        self.engine
+            .visit_messages(&self.store, group, Bound::Unbounded, Direction::Ascending, &mut visit)
+            .unwrap();
         messages
     }
 
@@ -85,7 +87,9 @@ impl Device {
             });
             ControlFlow::Continue(())
         };
-        self.engine.visit_metadata(&self.store, group, None, Direction::Ascending, &mut visit).unwrap();
+        self.engine
+            .visit_metadata(&self.store, group, Bound::Unbounded, Direction::Ascending, &mut visit)
+            .unwrap();
         kinds
     }
 }

@@ -2,18 +2,9 @@
 //! shell reaches the others at once. Loss and delay are the simulator's business; a disk may fail and a clock
 //! may be wrong here too.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic"
-)]
-#![allow(dead_code, reason = "each test uses a part")]
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::convert::Infallible;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use dunlin_base::kv::{CommitError, Durability, MemoryStore, Read, ReadError, Store, Tx};
@@ -26,6 +17,18 @@ use dunlin_wesh::engine::{Action, App, Ctx, Engine, ExchangeId};
 use dunlin_wesh::profile::Profile;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+
+pub const ANN: usize = 0;
+pub const BOB: usize = 1;
+pub const CAROL: usize = 2;
+
+/// Two contacts, connected.
+pub fn ann_and_bob() -> World {
+    let mut world = World::new(&["Ann", "Bob"]);
+    world.connect(ANN, BOB);
+    world.befriend(ANN, BOB);
+    world
+}
 
 /// Actions after which a test is thought to run in circles.
 const ACTIONS_MAX: usize = 200_000;
@@ -218,6 +221,14 @@ impl World {
     pub fn hand_heads(&mut self, index: usize, from: usize, data: &[u8]) {
         let host = self.nodes[from].host.clone();
         self.input(index, |ctx, engine| engine.handle_heads(ctx, &host, data));
+        self.settle();
+    }
+
+    /// Tells a node so often that nobody has `entry` that it goes on without.
+    pub fn give_up(&mut self, index: usize, entry: &EntryId) {
+        for _ in 0..4 {
+            self.input(index, |ctx, engine| engine.handle_block_missing(ctx, entry));
+        }
         self.settle();
     }
 
@@ -501,9 +512,9 @@ impl World {
                 counts.0 += 1;
                 ControlFlow::Continue(())
             };
-            engine.visit_messages(read, group, None, ascending, &mut messages).unwrap();
+            engine.visit_messages(read, group, Bound::Unbounded, ascending, &mut messages).unwrap();
             engine
-                .visit_metadata(read, group, None, ascending, &mut |event| {
+                .visit_metadata(read, group, Bound::Unbounded, ascending, &mut |event| {
                     let is_app =
                         matches!(event.event.event(), dunlin_wesh::metadata::Event::AppMetadata { .. });
                     counts.1 += usize::from(is_app);

@@ -1,22 +1,11 @@
 //! One of two people has a clock that is wrong, and later sets it right: requests and messages go both ways all
 //! the while, and none is lost or shown twice.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic"
-)]
-
-mod support;
-
 use dunlin_base::Span;
 use dunlin_messenger::views::MessageState;
-use support::World;
 
-const ANN: usize = 0;
-const BOB: usize = 1;
+use crate::support::{ANN, BOB, World};
+
 const NONE: Span = Span::from_secs(0);
 const DAY: Span = Span::from_secs(86_400);
 /// In another period of the tokens than the day after tomorrow begins with.

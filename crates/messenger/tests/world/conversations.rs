@@ -1,33 +1,13 @@
 //! What a person can do, with real engines on a network in memory.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic"
-)]
-
-mod support;
-
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId};
 use dunlin_messenger::app_message::{Content, Envelope};
 use dunlin_messenger::links::Link;
 use dunlin_messenger::views::{MessageContent, MessageState};
 use dunlin_messenger::{MessengerError, Notice, Page, short_id};
 use dunlin_wesh::engine::{App, Event, MessageEvent, Position, WaitCause};
-use support::World;
 
-const ANN: usize = 0;
-const BOB: usize = 1;
-const CAROL: usize = 2;
-
-fn ann_and_bob() -> World {
-    let mut world = World::new(&["Ann", "Bob"]);
-    world.connect(ANN, BOB);
-    world.befriend(ANN, BOB);
-    world
-}
+use crate::support::{ANN, BOB, CAROL, World, ann_and_bob};
 
 fn state(world: &World, index: usize, entry: &EntryId) -> MessageState {
     world.message(index, entry).delivery.unwrap().state()

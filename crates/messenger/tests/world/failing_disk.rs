@@ -6,19 +6,9 @@
 //! person expects: what was answered "kept" is there once, what was answered by an error is there as a whole or
 //! not at all, and all of it arrives, in order, and is shown once.
 
-#![allow(
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::unwrap_used,
-    reason = "a test may panic"
-)]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use dunlin_base::kv::{CommitError, Direction, Store, Table};
@@ -27,10 +17,8 @@ use dunlin_messenger::Notice;
 use dunlin_messenger::views::MessageState;
 use dunlin_store::RedbStore;
 use dunlin_store::faults::{Call, Faults, SimDisk};
-use support::World;
 
-const ANN: usize = 0;
-const BOB: usize = 1;
+use crate::support::{ANN, BOB, World};
 
 /// What the disk does, and what is left of it.
 #[derive(Clone, Copy, Debug)]
@@ -308,13 +296,18 @@ impl Run {
     fn counters(&self, index: usize) -> BTreeMap<(DeviceId, u64), (EntryId, bool)> {
         let mut counters = BTreeMap::new();
         self.world.view(index, |read, engine, _| {
-            let visited =
-                engine.visit_messages(read, &self.group, None, Direction::Ascending, &mut |message| {
+            let visited = engine.visit_messages(
+                read,
+                &self.group,
+                Bound::Unbounded,
+                Direction::Ascending,
+                &mut |message| {
                     let before =
                         counters.insert((message.device, message.counter), (message.entry, message.own));
                     assert!(before.is_none(), "counter {} is used twice", message.counter);
                     ControlFlow::Continue(())
-                });
+                },
+            );
             visited.unwrap();
         });
         counters
