@@ -60,6 +60,8 @@ pub struct Writer {
     journal: Journal,
     /// Whether the journal has records that are not synced.
     has_deferred: bool,
+    /// The database found itself in a state that it takes for impossible. What it would read again is the same.
+    is_broken: bool,
     sectors: Sectors,
 }
 
@@ -71,7 +73,8 @@ impl Writer {
             return Err(Damage::Content("everything behind the journal is gone".to_owned()).into());
         }
         let journal = Journal::new(sectors.clone());
-        let mut writer = Self { database: None, end: End::default(), journal, has_deferred: false, sectors };
+        let (end, has_deferred, is_broken) = (End::default(), false, false);
+        let mut writer = Self { database: None, end, journal, has_deferred, is_broken, sectors };
         let view = writer.open(is_new)?;
         Ok((writer, view))
     }
@@ -81,11 +84,23 @@ impl Writer {
         self.database.is_some()
     }
 
-    /// Gives the database up.
-    pub fn stop(&mut self) {
+    /// Gives the database up after a failure: then there is nothing left to save, since what the database does
+    /// not have is in the journal.
+    pub fn give_up(&mut self, failure: &Failure) {
         if let Some(database) = self.database.take() {
-            close(database);
+            self.close(database, failure);
         }
+    }
+
+    fn close(&mut self, database: Database, failure: &Failure) {
+        if matches!(failure, Failure::Panicked) {
+            // Closing it would commit once more, and a panic on top of another one ends the process. So its
+            // memory is lost, once: it is not opened again.
+            std::mem::forget(database);
+            self.is_broken = true;
+            return;
+        }
+        drop_guarded(database);
     }
 
     /// Opens the database again, with what the journal has beyond it.
@@ -146,6 +161,9 @@ impl Writer {
     /// Opens the database and catches up with the journal. Only then is there a database to commit to: the end
     /// of one that has not caught up is not known, and noting another would give the journal up.
     fn open(&mut self, is_new: bool) -> Result<View, OpenError> {
+        if self.is_broken {
+            return Err(Failure::Panicked.into());
+        }
         let (database, gate) = self.open_database()?;
         match guard(|| self.catch_up(&database, is_new)) {
             Ok((end, view)) => {
@@ -157,7 +175,7 @@ impl Writer {
             Err(failure) => {
                 // Closing, the database would commit once more.
                 gate.shut();
-                close(database);
+                self.close(database, &failure);
                 Err(failure.into())
             }
         }
@@ -206,11 +224,16 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // So that opening again finds nothing in the journal. Without it nothing is lost, it only takes longer.
-        if self.is_running() {
-            let _ = self.commit(&Batch::default(), Mode::Settled);
+        if !self.is_running() {
+            return;
         }
-        self.stop();
+        // So that opening again finds nothing in the journal. Without it nothing is lost, it only takes longer.
+        if let Err(failure) = self.commit(&Batch::default(), Mode::Settled) {
+            self.give_up(&failure);
+        }
+        if let Some(database) = self.database.take() {
+            drop_guarded(database);
+        }
     }
 }
 
@@ -355,8 +378,8 @@ fn row_key(table: Table, key: &[u8]) -> Vec<u8> {
     row
 }
 
-/// After a failure there is nothing left to save: what the database does not have is in the journal.
-fn close(database: Database) {
+/// Closes a database, which then commits once more. Nothing is lost when that fails.
+fn drop_guarded(database: Database) {
     let _ = guard(|| {
         drop(database);
         Ok(())

@@ -89,7 +89,7 @@ impl RedbStore {
         };
         let Err(failure) = commit() else { return Ok(()) };
         if writer.is_running() {
-            self.restart(&mut writer);
+            self.restart(&mut writer, &failure);
         }
         match self.shown().map(|view| view.shows(batch)) {
             // The disk has all of it: what failed came after, and opening again has synced it.
@@ -104,7 +104,7 @@ impl RedbStore {
         read(&view).map_err(|failure| {
             let mut writer = self.lock_writer();
             if self.shown().is_some_and(|shown| Arc::ptr_eq(&shown, &view)) {
-                self.restart(&mut writer);
+                self.restart(&mut writer, &failure);
             }
             ReadError(Box::new(failure))
         })
@@ -121,9 +121,9 @@ impl RedbStore {
     }
 
     /// Gives the failed database up and opens it again, or leaves that to the next call.
-    fn restart(&self, writer: &mut Writer) {
+    fn restart(&self, writer: &mut Writer, failure: &Failure) {
         self.show(None);
-        writer.stop();
+        writer.give_up(failure);
         // Why it fails is told by the next call, which tries again.
         let _ = self.ensure_running(writer);
     }

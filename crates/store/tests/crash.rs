@@ -204,10 +204,6 @@ fn interrupt_recovery(disk: &SimDisk, commits: u8, way: impl Fn(u64) -> Faults) 
 }
 
 #[test]
-#[cfg_attr(
-    debug_assertions,
-    ignore = "with its own assertions on, the database reads all of the store anyway"
-)]
 fn opening_after_a_crash_takes_as_long_for_a_large_store_as_for_a_small_one() {
     let [small, large] = [40, 400].map(|rows| {
         let disk = SimDisk::new(1);
@@ -224,10 +220,6 @@ fn opening_after_a_crash_takes_as_long_for_a_large_store_as_for_a_small_one() {
 }
 
 #[test]
-#[cfg_attr(
-    debug_assertions,
-    ignore = "with its own assertions on, the database reads all of the store anyway"
-)]
 fn a_settled_store_opens_after_a_crash_without_its_journal() {
     let disk = SimDisk::new(1);
     let store = disk.open_store().unwrap();
