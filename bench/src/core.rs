@@ -2,6 +2,8 @@
 
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dunlin_base::kv::{Direction, Durability, MemoryStore, Store, Tx};
@@ -90,8 +92,8 @@ pub(crate) fn append(figures: &mut Figures) -> Outcome {
     Ok(())
 }
 
-/// Joins: entries of another writer, oldest first and newest first. The signatures of a batch are checked on two
-/// threads; what one thread alone does is shown beside it.
+/// Joins: entries of another writer, oldest first and newest first. Two threads check signatures, and one of them
+/// joins what is checked; what one thread alone does is shown beside it.
 pub(crate) fn join(figures: &mut Figures) -> Outcome {
     let count = 10_000;
     let mut blocks = blocks(count)?;
@@ -111,16 +113,30 @@ fn join_on_two_threads(blocks: &[Vec<u8>]) -> Outcome {
     let (mut log, _) = log_and_writer();
     let store = MemoryStore::default();
     let checker = log.checker().clone();
-    let check = |blocks: &[Vec<u8>]| blocks.iter().map(|block| checker.check(block)).collect::<Vec<_>>();
+    let batches: Vec<_> = blocks.chunks(64).collect();
+    let checked: Vec<Mutex<Option<Vec<_>>>> = batches.iter().map(|_| Mutex::default()).collect();
+    let next = AtomicUsize::new(0);
+    // Whoever is free takes the next batch.
+    let check_one = || {
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        let (Some(batch), Some(slot)) = (batches.get(number), checked.get(number)) else { return false };
+        let done = batch.iter().map(|block| checker.check(block)).collect();
+        *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+        true
+    };
     std::thread::scope(|scope| {
-        let (to_log, checked_there) = std::sync::mpsc::sync_channel(1);
-        scope.spawn(move || {
-            blocks.chunks(256).try_for_each(|batch| to_log.send(check(batch.split_at(batch.len() / 2).0)))
-        });
-        for batch in blocks.chunks(256) {
-            let checked_here = check(batch.split_at(batch.len() / 2).1);
+        scope.spawn(|| while check_one() {});
+        for slot in &checked {
+            let batch = loop {
+                let done = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                match done {
+                    Some(batch) => break batch,
+                    None if check_one() => {}
+                    None => std::thread::yield_now(),
+                }
+            };
             let mut tx = Tx::new(&store);
-            for checked in checked_there.recv()?.into_iter().chain(checked_here) {
+            for checked in batch {
                 log.ingest_checked(&mut tx, checked?)?;
             }
             store.commit(tx.into_batch(), Durability::Synced)?;

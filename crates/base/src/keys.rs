@@ -1,12 +1,8 @@
 //! Ed25519 keys, and the X25519 agreement made with them (`spec/wesh-protocol.md` §1.3).
 
 use std::fmt;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsBasepointTable, EdwardsPoint};
-use curve25519_dalek::scalar::Scalar;
-use curve25519_dalek::traits::BasepointTable as _;
+use curve25519_dalek::edwards::CompressedEdwardsY;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use sha2::{Digest, Sha512};
 use subtle::ConstantTimeEq;
@@ -92,9 +88,7 @@ impl PublicKey {
     /// # Errors
     /// [`SignatureError`] when it does not verify.
     pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), SignatureError> {
-        let key = VerifyingKey::from_bytes(&self.0).map_err(|_| SignatureError)?;
-        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        key.verify_strict(message, &signature).map_err(|_| SignatureError)
+        Verifier::new(*self).verify(message, signature)
     }
 
     /// The Montgomery form for key agreement, 32 bytes.
@@ -104,24 +98,20 @@ impl PublicKey {
     }
 }
 
-/// Signatures that a [`FrequentSigner`] checks the general way before it computes its table: making the table
-/// costs as much as some forty checks, and most keys sign little.
-const SIGNATURES_BEFORE_TABLE: u32 = 64;
-
-/// A public key whose signatures come in thousands, such as that of all writers of a log.
+/// A public key that checks many signatures: what every check needs of it is computed once.
 ///
-/// Accepts exactly what [`PublicKey::verify`] accepts. After [`SIGNATURES_BEFORE_TABLE`] signatures it keeps the
-/// multiples of the key that a check needs, 30 kB, and takes half as long from there on.
-pub struct FrequentSigner {
+/// Accepts exactly what [`PublicKey::verify`] accepts.
+#[derive(Clone)]
+pub struct Verifier {
     key: PublicKey,
-    seen: AtomicU32,
-    multiples: OnceLock<Box<EdwardsBasepointTable>>,
+    /// Always there: the constructor of the key proved that it is a point.
+    point: Option<VerifyingKey>,
 }
 
-impl FrequentSigner {
+impl Verifier {
     /// Expects signatures of `key`.
-    pub const fn new(key: PublicKey) -> Self {
-        Self { key, seen: AtomicU32::new(0), multiples: OnceLock::new() }
+    pub fn new(key: PublicKey) -> Self {
+        Self { key, point: VerifyingKey::from_bytes(&key.0).ok() }
     }
 
     /// The key.
@@ -134,58 +124,15 @@ impl FrequentSigner {
     /// # Errors
     /// [`SignatureError`] when it does not verify.
     pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), SignatureError> {
-        match self.multiples() {
-            Some(multiples) => self.verify_with(multiples, message, signature),
-            None => self.key.verify(message, signature),
-        }
-    }
-
-    fn multiples(&self) -> Option<&EdwardsBasepointTable> {
-        if let Some(multiples) = self.multiples.get() {
-            return Some(multiples);
-        }
-        // The counter only says when the table is worth its cost.
-        if self.seen.fetch_add(1, Ordering::Relaxed) < SIGNATURES_BEFORE_TABLE {
-            return None;
-        }
-        let point = CompressedEdwardsY(self.key.0).decompress()?;
-        Some(self.multiples.get_or_init(|| Box::new(EdwardsBasepointTable::create(&point))))
-    }
-
-    /// RFC 8032, 5.1.7, without cofactor and with the bounds of `verify_strict`: `s` is reduced, neither `R` nor
-    /// the key is of small order, and `R` is the canonical encoding of `sB - kA`.
-    ///
-    /// `R` is compared as bytes with what was computed, so it need not be decompressed: it is of small order if and
-    /// only if the computed point is.
-    fn verify_with(
-        &self,
-        multiples: &EdwardsBasepointTable,
-        message: &[u8],
-        signature: &Signature,
-    ) -> Result<(), SignatureError> {
-        let (r, s) = signature.0.split_first_chunk::<32>().ok_or(SignatureError)?;
-        let s = <[u8; 32]>::try_from(s).map_err(|_| SignatureError)?;
-        let s = Option::from(Scalar::from_canonical_bytes(s)).ok_or(SignatureError)?;
-        let hash = Sha512::new().chain_update(r).chain_update(self.key.0).chain_update(message);
-        let k = Scalar::from_hash(hash);
-        let expected = EdwardsPoint::mul_base(&s) - multiples.mul_base(&k);
-        // The constructor of the key proved that it is not of small order.
-        if expected.is_small_order() || expected.compress().0 != *r {
-            return Err(SignatureError);
-        }
-        Ok(())
+        let point = self.point.as_ref().ok_or(SignatureError)?;
+        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
+        point.verify_strict(message, &signature).map_err(|_| SignatureError)
     }
 }
 
-impl Clone for FrequentSigner {
-    fn clone(&self) -> Self {
-        Self::new(self.key)
-    }
-}
-
-impl fmt::Debug for FrequentSigner {
+impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "FrequentSigner({})", self.key)
+        write!(f, "Verifier({})", self.key)
     }
 }
 
@@ -461,103 +408,20 @@ mod tests {
         assert_eq!(PublicKey::from_bytes(&[0; 31]), Err(KeyError::Length { expected: 32, found: 31 }));
     }
 
-    /// All points of small order, each in all its encodings.
-    fn small_order_encodings() -> Vec<[u8; 32]> {
-        let canonical = curve25519_dalek::constants::EIGHT_TORSION.iter().map(|point| point.compress().0);
-        let mut encodings: Vec<[u8; 32]> = canonical.collect();
-        let mut others = vec![p_plus(0xed), p_plus(0xee)];
-        others.extend(encodings.clone());
-        for mut encoding in others {
-            encoding[31] ^= 0x80;
-            encodings.push(encoding);
-        }
-        encodings.extend([p_plus(0xed), p_plus(0xee)]);
-        encodings
-    }
-
-    /// Both ways to check a signature say the same, and what they say is `expected`.
-    fn assert_verdict(signer: &FrequentSigner, message: &[u8], signature: &Signature, expected: bool) {
-        let multiples =
-            EdwardsBasepointTable::create(&CompressedEdwardsY(signer.key.0).decompress().unwrap());
-        assert_eq!(signer.key.verify(message, signature).is_ok(), expected, "{signature:?}");
-        assert_eq!(signer.verify_with(&multiples, message, signature).is_ok(), expected, "{signature:?}");
-    }
-
     #[test]
-    fn a_table_changes_no_verdict() {
-        let secret = SecretKey::from_seed([5; 32]);
-        let signer = FrequentSigner::new(secret.public());
-        let message = b"tide table";
-        let good = secret.sign(message);
-        assert_verdict(&signer, message, &good, true);
-        assert_verdict(&signer, b"tide tables", &good, false);
-        for bit in 0..512 {
-            let mut changed = good;
-            changed.0[bit / 8] ^= 1 << (bit % 8);
-            assert_verdict(&signer, message, &changed, false);
-        }
-        // The order of the group, little-endian: the same s, not reduced.
-        let order = group_order();
-        let mut carry = 0;
-        let mut unreduced = good;
-        for (byte, more) in unreduced.0[32..].iter_mut().zip(order) {
-            let sum = u16::from(*byte) + u16::from(more) + carry;
-            *byte = sum as u8;
-            carry = sum >> 8;
-        }
-        assert_verdict(&signer, message, &unreduced, false);
-    }
-
-    fn group_order() -> [u8; 32] {
-        let mut order = (-Scalar::ONE).to_bytes();
-        order[0] += 1;
-        order
-    }
-
-    /// With an `R` of small order and a key that holds a part of small order, the equation can hold although
-    /// nobody meant to sign: the strict rules decide.
-    #[test]
-    fn strict_rules_hold_with_a_table() {
-        let scalar = Scalar::from_bytes_mod_order([9; 32]);
-        let mut accepted = 0;
-        for torsion in curve25519_dalek::constants::EIGHT_TORSION {
-            let mixed = EdwardsPoint::mul_base(&scalar) + torsion;
-            let signer = FrequentSigner::new(PublicKey::from_bytes(&mixed.compress().0).unwrap());
-            for number in 0..16_u8 {
-                // R = rB + some point of small order: it verifies when the parts of small order cancel.
-                let r = Scalar::from_bytes_mod_order([number.wrapping_add(1); 32]);
-                for part in curve25519_dalek::constants::EIGHT_TORSION {
-                    let big_r = (EdwardsPoint::mul_base(&r) + part).compress().0;
-                    let hash =
-                        Sha512::new().chain_update(big_r).chain_update(signer.key.0).chain_update([number]);
-                    let s = r + Scalar::from_hash(hash) * scalar;
-                    let signature = Signature([big_r, s.to_bytes()].concat().try_into().unwrap());
-                    let expected = signer.key.verify(&[number], &signature).is_ok();
-                    accepted += usize::from(expected);
-                    assert_verdict(&signer, &[number], &signature, expected);
-                }
-            }
-            for big_r in small_order_encodings() {
-                let hash = Sha512::new().chain_update(big_r).chain_update(signer.key.0).chain_update(b"m");
-                let s = Scalar::from_hash(hash) * scalar;
-                let signature = Signature([big_r, s.to_bytes()].concat().try_into().unwrap());
-                assert_verdict(&signer, b"m", &signature, false);
-            }
-        }
-        // One part of eight cancels, except where another k cancels it by chance: both verdicts are met.
-        assert!((8 * 16..8 * 16 * 2).contains(&accepted), "{accepted}");
-    }
-
-    #[test]
-    fn frequent_signers_say_the_same_before_and_after_the_table() {
+    fn a_verifier_checks_what_its_key_signed() {
         let secret = SecretKey::from_seed([6; 32]);
-        let signer = FrequentSigner::new(secret.public());
-        for number in 0..2 * SIGNATURES_BEFORE_TABLE {
-            let message = number.to_be_bytes();
-            assert_eq!(signer.verify(&message, &secret.sign(&message)), Ok(()));
-            assert_eq!(signer.verify(b"other", &secret.sign(&message)), Err(SignatureError));
+        let verifier = Verifier::new(secret.public());
+        let good = secret.sign(b"message");
+        assert_eq!(verifier.verify(b"message", &good), Ok(()));
+        assert_eq!(verifier.verify(b"other", &good), Err(SignatureError));
+        for bit in 0..512 {
+            let mut bad = good;
+            bad.0[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(verifier.verify(b"message", &bad), Err(SignatureError), "bit {bit}");
         }
-        assert!(signer.multiples.get().is_some());
+        let other = Verifier::new(SecretKey::from_seed([7; 32]).public());
+        assert_eq!(other.verify(b"message", &good), Err(SignatureError));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use dunlin_base::EntryId;
-use dunlin_base::keys::{FrequentSigner, PublicKey, Signature};
+use dunlin_base::keys::{PublicKey, Signature, Verifier};
 
 use crate::cbor::DecodeError;
 use crate::entry::Entry;
@@ -38,7 +38,7 @@ pub trait Rules: Send + Sync {
 /// The rules of a log that is written with one Ed25519 key, held by all who may write.
 #[derive(Clone, Debug)]
 pub struct SharedKey {
-    signer: FrequentSigner,
+    verifier: Verifier,
     id: String,
     libp2p: [u8; 36],
 }
@@ -46,12 +46,12 @@ pub struct SharedKey {
 impl SharedKey {
     /// Admits what is signed by `key`.
     pub fn new(key: PublicKey) -> Self {
-        Self { signer: FrequentSigner::new(key), id: key.to_string(), libp2p: key.to_libp2p() }
+        Self { verifier: Verifier::new(key), id: key.to_string(), libp2p: key.to_libp2p() }
     }
 
     /// The key.
     pub fn key(&self) -> &PublicKey {
-        self.signer.key()
+        self.verifier.key()
     }
 }
 
@@ -65,7 +65,7 @@ impl Rules for SharedKey {
 
     fn is_signed(&self, entry: &Entry) -> bool {
         let Some(signature) = Signature::from_slice(entry.signature()) else { return false };
-        self.signer.verify(entry.body().signed_text().as_bytes(), &signature).is_ok()
+        self.verifier.verify(entry.body().signed_text().as_bytes(), &signature).is_ok()
     }
 }
 
