@@ -26,7 +26,7 @@ mod workspace;
 use std::fmt;
 use std::process::ExitCode;
 
-use workspace::Workspace;
+use workspace::{Workspace, file_name, succeed};
 
 const USAGE: &str = "\
 What is done with this repository, in one place.
@@ -91,7 +91,7 @@ fn dispatch(args: &[String]) -> Result {
         "licences" | "licenses" => licences::check(&workspace),
         "vectors" => vectors(&workspace, rest),
         "sim" => workspace.cargo_run_release("dunlin-sim", rest),
-        "bench" => workspace.cargo_run_release("dunlin-bench", rest),
+        "bench" => bench(&workspace, rest),
         "fuzz" => fuzz::fuzz(&workspace, rest),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");
@@ -109,5 +109,13 @@ fn vectors(workspace: &Workspace, args: &[String]) -> Result {
             .map_err(|error| Failure::new(format!("{folder} is not the name of a folder: {error}")))?;
         command.arg(folder);
     }
-    workspace::succeed(&mut command)
+    succeed(&mut command)
+}
+
+/// The benchmark starts the program that lies beside it, so both are built.
+fn bench(workspace: &Workspace, parts: &[String]) -> Result {
+    let packages = ["--package", "dunlin", "--package", "dunlin-bench"];
+    succeed(workspace.cargo(["build", "--quiet", "--release"]).args(packages))?;
+    let program = workspace.target_folder()?.join("release").join(file_name("dunlin-bench"));
+    succeed(workspace.command(program).args(parts))
 }
