@@ -550,7 +550,7 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         request: Request<api::out_of_store_receive::Request>,
     ) -> Answer<api::out_of_store_receive::Reply> {
         let payload = request.into_inner().payload;
-        let opened = self.node.transact(move |ctx, engine, _| engine.open_out_of_store(ctx, &payload)).await;
+        let opened = self.node.view(move |read, engine, _| engine.open_out_of_store(read, &payload)).await;
         let opened = opened.map_err(|error| status_of(&error))?;
         Ok(Response::new(api::out_of_store_receive::Reply {
             cleartext: opened.clear,

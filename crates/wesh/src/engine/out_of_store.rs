@@ -1,11 +1,11 @@
 //! Messages that leave and come outside their log (`spec/wesh-protocol.md` §7.4).
 
+use dunlin_base::kv::Read;
 use dunlin_base::seal::Nonce;
 use dunlin_base::{EntryId, GroupId};
 use dunlin_orbitdb::operation;
 
 use super::{CommandError, Ctx, Engine};
-use crate::group::OwnMember;
 use crate::message::{OpenedOutOfStore, OutOfStoreError, SealedOutOfStore, seal_out_of_store};
 use crate::metadata::Index;
 
@@ -37,15 +37,13 @@ impl Engine {
     /// [`OutOfStoreError`].
     pub fn open_out_of_store(
         &self,
-        ctx: &mut Ctx<'_, '_>,
+        read: &dyn Read,
         payload: &[u8],
     ) -> Result<OpenedOutOfStore, OutOfStoreError> {
         let sealed = SealedOutOfStore::parse(payload)?;
-        for group in self.all_groups(ctx.tx)? {
-            let Some(opened) = sealed.open(ctx.tx, &group)? else { continue };
-            let own = OwnMember::in_group(&self.keys, &group, ctx.tx, ctx.rng)?;
-            let index = Index::new(&group, &self.keys, &own);
-            return match index.member_of(ctx.tx, &opened.device)? {
+        for group in self.all_groups(read)? {
+            let Some(opened) = sealed.open(read, &group)? else { continue };
+            return match Index::member_in(read, &group.id(), &opened.device)? {
                 Some(_) => Ok(opened),
                 None => Err(OutOfStoreError::DeviceUnknown),
             };

@@ -23,12 +23,12 @@ fn a_message_is_opened_that_is_not_in_the_log() {
     assert_ne!(payload, other, "each has a nonce of its own");
 
     second.engine.deactivate(&group);
-    let opened = second.run(|ctx, engine| engine.open_out_of_store(ctx, &payload).unwrap());
+    let opened = second.run(|ctx, engine| engine.open_out_of_store(ctx.tx, &payload).unwrap());
     assert_eq!((opened.group, opened.entry), (group, Some(entry)));
     assert!(opened.clear.windows(5).any(|part| part == b"after"));
     assert!(!opened.already_received);
 
-    let own = first.run(|ctx, engine| engine.open_out_of_store(ctx, &payload).unwrap());
+    let own = first.run(|ctx, engine| engine.open_out_of_store(ctx.tx, &payload).unwrap());
     assert!(own.already_received);
 }
 
@@ -46,8 +46,8 @@ fn each_refusal_has_its_cause() {
     let refused = device.run(|ctx, engine| engine.seal_out_of_store(ctx, &group, &entry));
     assert!(matches!(refused, Err(CommandError::NotActive)));
 
-    let refused = Device::new(2).run(|ctx, engine| engine.open_out_of_store(ctx, &payload));
+    let refused = Device::new(2).run(|ctx, engine| engine.open_out_of_store(ctx.tx, &payload));
     assert!(matches!(refused, Err(OutOfStoreError::NoGroup)));
-    let refused = device.run(|ctx, engine| engine.open_out_of_store(ctx, b"garbage"));
+    let refused = device.run(|ctx, engine| engine.open_out_of_store(ctx.tx, b"garbage"));
     assert!(matches!(refused, Err(OutOfStoreError::Envelope)));
 }

@@ -8,7 +8,7 @@ use dunlin_proto::protocol;
 use prost::Message;
 
 use super::Index;
-use super::rows::{Place, Tag, first_place};
+use super::rows::{self, Place, Tag, first_place};
 use crate::group::Group;
 use crate::metadata::Credential;
 use crate::tables::{self, damaged};
@@ -19,7 +19,19 @@ impl Index {
     /// # Errors
     /// [`ReadError`].
     pub fn member_of(&self, read: &dyn Read, device: &DeviceId) -> Result<Option<MemberId>, ReadError> {
-        Ok(self.binding(read, device)?.map(|(_, member)| member))
+        Self::member_in(read, &self.group, device)
+    }
+
+    /// The member of `group` whose device this is.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn member_in(
+        read: &dyn Read,
+        group: &GroupId,
+        device: &DeviceId,
+    ) -> Result<Option<MemberId>, ReadError> {
+        Ok(binding(read, group, device)?.map(|(_, member)| member))
     }
 
     pub(super) fn binding(
@@ -27,13 +39,24 @@ impl Index {
         read: &dyn Read,
         device: &DeviceId,
     ) -> Result<Option<(Place, MemberId)>, ReadError> {
-        let row = read.get(tables::INDEX, &self.key(Tag::Device, &[device.as_bytes()]))?;
-        let Some(row) = row else { return Ok(None) };
-        let (place, member) = first_place(&row)?;
-        let member = MemberId::from_bytes(member).map_err(|_| damaged(tables::INDEX))?;
-        Ok(Some((*place, member)))
+        binding(read, &self.group, device)
     }
+}
 
+/// Where a device was given to a member of `group`, and to which.
+fn binding(
+    read: &dyn Read,
+    group: &GroupId,
+    device: &DeviceId,
+) -> Result<Option<(Place, MemberId)>, ReadError> {
+    let row = read.get(tables::INDEX, &rows::key(group, Tag::Device, &[device.as_bytes()]))?;
+    let Some(row) = row else { return Ok(None) };
+    let (place, member) = first_place(&row)?;
+    let member = MemberId::from_bytes(member).map_err(|_| damaged(tables::INDEX))?;
+    Ok(Some((*place, member)))
+}
+
+impl Index {
     /// The members that have a device, in the order of their keys.
     ///
     /// # Errors
