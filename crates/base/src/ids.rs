@@ -24,6 +24,11 @@ macro_rules! key_id {
                 PublicKey::from_bytes(bytes).map(Self)
             }
 
+            /// Takes one back out of the node's own store: see [`PublicKey::from_stored`].
+            pub fn from_stored(bytes: &[u8]) -> Option<Self> {
+                PublicKey::from_stored(bytes).map(Self)
+            }
+
             /// The key itself.
             pub const fn key(&self) -> &PublicKey {
                 &self.0

@@ -60,6 +60,14 @@ impl PublicKey {
         Ok(Self(raw))
     }
 
+    /// Takes a key back out of the node's own store, into which only checked keys go. `None` unless it has 32
+    /// bytes.
+    ///
+    /// Checking it again takes longer than reading it. Bytes from anywhere else go through [`Self::from_bytes`].
+    pub fn from_stored(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+
     /// Parses the libp2p protobuf form, exactly 36 bytes.
     ///
     /// # Errors

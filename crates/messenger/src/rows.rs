@@ -194,11 +194,11 @@ impl Said {
 
 impl ConversationRow {
     pub fn contact(&self) -> Option<AccountId> {
-        AccountId::from_bytes(&self.contact).ok()
+        AccountId::from_stored(&self.contact)
     }
 
     pub fn own_member(&self) -> Option<MemberId> {
-        MemberId::from_bytes(&self.own_member).ok()
+        MemberId::from_stored(&self.own_member)
     }
 }
 
@@ -240,7 +240,7 @@ impl Place {
         let (group, rest) = key.split_at_checked(32)?;
         let (height, digest) = rest.split_first_chunk()?;
         let position = Position { height: u64::from_be_bytes(*height), id: EntryId::from_slice(digest)? };
-        Some(Self { group: GroupId::from_bytes(group).ok()?, position })
+        Some(Self { group: GroupId::from_stored(group)?, position })
     }
 
     /// Where the message is that came as `entry`, under whatever name it goes on.

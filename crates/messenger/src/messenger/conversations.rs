@@ -17,7 +17,7 @@ use crate::text::DisplayName;
 pub(super) fn all(read: &dyn Read) -> Result<Vec<(GroupId, ConversationRow)>, ReadError> {
     let rows = read.collect(tables::CONVERSATIONS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
     let decode = |(key, row): &(Vec<u8>, Vec<u8>)| {
-        Some((GroupId::from_bytes(key).ok()?, <ConversationRow as prost::Message>::decode(&**row).ok()?))
+        Some((GroupId::from_stored(key)?, <ConversationRow as prost::Message>::decode(&**row).ok()?))
     };
     Ok(rows.iter().filter_map(decode).collect())
 }

@@ -21,7 +21,7 @@ use crate::views::{Contact, ContactState, short};
 pub(super) fn all(read: &dyn Read) -> Result<Vec<(AccountId, ContactRow)>, ReadError> {
     let rows = read.collect(tables::CONTACTS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
     let decode = |(key, row): &(Vec<u8>, Vec<u8>)| {
-        Some((AccountId::from_bytes(key).ok()?, <ContactRow as prost::Message>::decode(&**row).ok()?))
+        Some((AccountId::from_stored(key)?, <ContactRow as prost::Message>::decode(&**row).ok()?))
     };
     Ok(rows.iter().filter_map(decode).collect())
 }

@@ -215,8 +215,8 @@ impl<'r> Scene<'r> {
         let (Some(place), Ok(row)) = (Place::from_key(key), MessageRow::decode(&**row)) else {
             return Ok(None);
         };
-        let sender = MemberId::from_bytes(&row.member).ok();
-        let device = DeviceId::from_bytes(&row.device).ok();
+        let sender = MemberId::from_stored(&row.member);
+        let device = DeviceId::from_stored(&row.device);
         let sender_name = match (&sender, device) {
             (Some(sender), Some(device)) => self.name(sender, &[device])?,
             _ => String::new(),
@@ -270,9 +270,9 @@ impl<'r> Scene<'r> {
         let rows = self.read.collect(tables::RECEIPTS, &prefix, Direction::Ascending, usize::MAX)?;
         let mut receipts = Vec::with_capacity(rows.len());
         for (key, row) in &rows {
-            let member = key.get(64..).and_then(|member| MemberId::from_bytes(member).ok());
+            let member = key.get(64..).and_then(MemberId::from_stored);
             let (Some(member), Ok(row)) = (member, ReceiptRow::decode(&**row)) else { continue };
-            let device = DeviceId::from_bytes(&row.device).ok();
+            let device = DeviceId::from_stored(&row.device);
             let name = self.name(&member, device.as_slice())?;
             receipts.push(Receipt { member, name, at: Time::from_millis(row.at_ms) });
         }

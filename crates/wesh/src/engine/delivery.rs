@@ -178,7 +178,7 @@ fn decode(row: &[u8]) -> Option<Delivery> {
     let written = Time::from_millis(u64::from_be_bytes(*written));
     let sent = rest
         .split_first_chunk::<8>()
-        .map(|(at, device)| (Time::from_millis(u64::from_be_bytes(*at)), DeviceId::from_bytes(device).ok()));
+        .map(|(at, device)| (Time::from_millis(u64::from_be_bytes(*at)), DeviceId::from_stored(device)));
     Some(Delivery { written, sent })
 }
 

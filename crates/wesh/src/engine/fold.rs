@@ -618,7 +618,7 @@ impl<'p> MessageRow<'p> {
         let (height, rest) = row.split_first_chunk::<8>()?;
         let (device, rest) = rest.split_at_checked(32)?;
         let (counter, payload) = rest.split_first_chunk::<8>()?;
-        let device = DeviceId::from_bytes(device).ok()?;
+        let device = DeviceId::from_stored(device)?;
         let (height, counter) = (u64::from_be_bytes(*height), u64::from_be_bytes(*counter));
         Some(Self { height, device, counter, payload })
     }

@@ -455,7 +455,7 @@ impl GroupRow {
         let (contact, group) = match has_contact {
             1 => {
                 let (account, group) = rest.split_at_checked(32)?;
-                (Some(AccountId::from_bytes(account).ok()?), group)
+                (Some(AccountId::from_stored(account)?), group)
             }
             _ => (None, rest),
         };

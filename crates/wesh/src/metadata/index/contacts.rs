@@ -171,7 +171,7 @@ impl Index {
 }
 
 fn parse_record(key: &[u8], row: &[u8]) -> Result<ContactRecord, ReadError> {
-    let account = key.last_chunk::<32>().and_then(|account| AccountId::from_bytes(account).ok());
+    let account = key.last_chunk::<32>().and_then(|account| AccountId::from_stored(account));
     Ok(Row::parse(row)?.record(account.ok_or_else(|| damaged(tables::INDEX))?))
 }
 

@@ -52,7 +52,7 @@ fn binding(
     let row = read.get(tables::INDEX, &rows::key(group, Tag::Device, &[device.as_bytes()]))?;
     let Some(row) = row else { return Ok(None) };
     let (place, member) = first_place(&row)?;
-    let member = MemberId::from_bytes(member).map_err(|_| damaged(tables::INDEX))?;
+    let member = MemberId::from_stored(member).ok_or_else(|| damaged(tables::INDEX))?;
     Ok(Some((*place, member)))
 }
 
@@ -66,7 +66,7 @@ impl Index {
         collect_into(read, &self.range(Tag::Member, &[]), &mut |key, _| {
             let member = key.get(33..65)?;
             if members.last().is_none_or(|last| last.as_bytes() != member) {
-                members.push(MemberId::from_bytes(member).ok()?);
+                members.push(MemberId::from_stored(member)?);
             }
             Some(())
         })?;
@@ -80,7 +80,7 @@ impl Index {
     pub fn devices_of(&self, read: &dyn Read, member: &MemberId) -> Result<Vec<DeviceId>, ReadError> {
         let mut devices = Vec::new();
         collect_into(read, &self.range(Tag::Member, &[member.as_bytes()]), &mut |key, _| {
-            devices.push(DeviceId::from_bytes(key.get(65..)?).ok()?);
+            devices.push(DeviceId::from_stored(key.get(65..)?)?);
             Some(())
         })?;
         Ok(devices)
@@ -101,7 +101,7 @@ impl Index {
     pub fn served(&self, read: &dyn Read) -> Result<Vec<MemberId>, ReadError> {
         let mut served = Vec::new();
         collect_into(read, &self.range(Tag::Served, &[]), &mut |key, _| {
-            served.push(MemberId::from_bytes(key.get(33..)?).ok()?);
+            served.push(MemberId::from_stored(key.get(33..)?)?);
             Some(())
         })?;
         Ok(served)
@@ -114,7 +114,7 @@ impl Index {
     pub fn initial_members(&self, read: &dyn Read) -> Result<Vec<PublicKey>, ReadError> {
         let mut named = Vec::new();
         collect_into(read, &self.range(Tag::InitialMember, &[]), &mut |key, _| {
-            named.push(PublicKey::from_bytes(key.get(33..)?).ok()?);
+            named.push(PublicKey::from_stored(key.get(33..)?)?);
             Some(())
         })?;
         Ok(named)
@@ -218,7 +218,7 @@ impl Index {
         let mut rows = Vec::new();
         collect_into(read, &self.range(Tag::Alias, &[]), &mut |key, row| {
             let (place, alias) = row.split_first_chunk::<40>()?;
-            let device = DeviceId::from_bytes(key.get(33..)?).ok()?;
+            let device = DeviceId::from_stored(key.get(33..)?)?;
             rows.push((*place, <[u8; 32]>::try_from(alias).ok()?, device));
             Some(())
         })?;
@@ -249,7 +249,7 @@ fn collect_into(read: &dyn Read, range: &KeyRange, take: &mut Take<'_>) -> Resul
 }
 
 fn parse_group(key: &[u8], row: &[u8]) -> Option<(GroupId, Option<Group>)> {
-    let id = GroupId::from_bytes(key.get(33..)?).ok()?;
+    let id = GroupId::from_stored(key.get(33..)?)?;
     match row.split_first_chunk::<40>()? {
         (_, []) => Some((id, None)),
         (_, group) => {
