@@ -1,13 +1,10 @@
 //! Requests, links, and the names of people and conversations.
 
-use crate::person::{Person, exit};
+use crate::person::{Person, exit, two_in_reach};
 
 #[test]
 fn somebody_can_be_blocked_and_asked_again() {
-    let mut ann = Person::new("Ann");
-    let mut ben = Person::new("Ben");
-    ann.start(&[]);
-    ben.start(&[&ann]);
+    let (ann, ben) = two_in_reach();
     ann.json(&["contact", "add", &ben.link()]);
     ben.wait_contact("Ann", "asks");
     assert_eq!(ben.json(&["contact", "block", "Ann"])["state"], "blocked");
@@ -22,10 +19,7 @@ fn somebody_can_be_blocked_and_asked_again() {
 
 #[test]
 fn a_request_can_be_refused() {
-    let mut ann = Person::new("Ann");
-    let mut ben = Person::new("Ben");
-    ann.start(&[]);
-    ben.start(&[&ann]);
+    let (ann, ben) = two_in_reach();
     ann.json(&["contact", "add", &ben.link()]);
     ben.wait_contact("Ann", "asks");
     ben.json(&["contact", "refuse", "Ann"]);

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::person::{LOOPBACK, Person, befriend, command, dunlin, exit, limited};
+use crate::person::{LOOPBACK, Person, befriend, command, dunlin, exit, limited, two_contacts};
 
 #[test]
 fn a_data_directory_has_one_node_and_one_profile() {
@@ -98,11 +98,7 @@ fn a_data_directory_that_cannot_be_read_is_told_with_what_to_do() {
 
 #[test]
 fn a_full_disk_is_told_and_what_was_answered_before_is_there_when_it_has_room_again() {
-    let mut ann = Person::new("Ann");
-    let mut ben = Person::new("Ben");
-    ann.start(&[]);
-    ben.start(&[&ann]);
-    befriend(&ann, &ben);
+    let (mut ann, mut ben) = two_contacts();
     ben.end();
     ann.end();
     let bytes = std::fs::metadata(ann.data_dir().join("node.redb")).unwrap().len();

@@ -26,6 +26,22 @@ pub mod exit {
 
 pub const LOOPBACK: &str = "/ip4/127.0.0.1/tcp/0";
 
+/// Ann and Ben, whose nodes are connected.
+pub fn two_in_reach() -> (Person, Person) {
+    let mut ann = Person::new("Ann");
+    let mut ben = Person::new("Ben");
+    ann.start(&[]);
+    ben.start(&[&ann]);
+    (ann, ben)
+}
+
+/// The same two, as contacts.
+pub fn two_contacts() -> (Person, Person) {
+    let (ann, ben) = two_in_reach();
+    befriend(&ann, &ben);
+    (ann, ben)
+}
+
 /// Makes contacts of two people whose nodes are connected.
 pub fn befriend(one: &Person, other: &Person) {
     one.json(&["contact", "add", &other.link()]);

@@ -1,13 +1,10 @@
 //! What people say to each other arrives, once, whatever happens to their nodes.
 
-use crate::person::{Person, befriend, exit};
+use crate::person::{Person, befriend, exit, two_contacts, two_in_reach};
 
 #[test]
 fn two_people_talk() {
-    let mut ann = Person::new("Ann");
-    let mut ben = Person::new("Ben");
-    ann.start(&[]);
-    ben.start(&[&ann]);
+    let (ann, ben) = two_in_reach();
 
     let asked = ann.json(&["contact", "add", &ben.link()]);
     assert_eq!(asked["name"], "Ben");
@@ -91,11 +88,7 @@ fn the_lid_is_closed_and_the_receiver_is_back_first() {
 
 /// One writes while the other is away, and both start again in either order.
 fn close_the_lid(sender_first: bool) {
-    let mut ann = Person::new("Ann");
-    let mut ben = Person::new("Ben");
-    ann.start(&[]);
-    ben.start(&[&ann]);
-    befriend(&ann, &ben);
+    let (mut ann, mut ben) = two_contacts();
     ben.end();
 
     assert_eq!(ann.json(&["send", "Ben", "while you sleep"])["state"], "kept");
@@ -125,11 +118,7 @@ fn close_the_lid(sender_first: bool) {
 
 #[test]
 fn a_state_never_goes_back_and_leaves_none_out() {
-    let mut ann = Person::new("Ann");
-    let mut ben = Person::new("Ben");
-    ann.start(&[]);
-    ben.start(&[&ann]);
-    befriend(&ann, &ben);
+    let (ann, mut ben) = two_contacts();
     ben.end();
     ann.json(&["send", "Ben", "step by step"]);
     let mut at_ann = ann.follow("Ben");
@@ -147,11 +136,7 @@ fn a_state_never_goes_back_and_leaves_none_out() {
 
 #[test]
 fn a_message_survives_a_kill_right_after_it_was_sent() {
-    let mut ann = Person::new("Ann");
-    let mut ben = Person::new("Ben");
-    ann.start(&[]);
-    ben.start(&[&ann]);
-    befriend(&ann, &ben);
+    let (mut ann, ben) = two_contacts();
     for round in 0..3 {
         let text = format!("before the crash {round}");
         ann.json(&["send", "Ben", &text]);
