@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::tally::Tally;
 use crate::workspace::{Package, Workspace, succeed};
-use crate::{Failure, Result, arrows, fuzz, licences};
+use crate::{Failure, Result, arrows, fuzz, licences, rules};
 
 /// Networks that the simulation step runs, each from its own seed.
 const SIMULATED_SEEDS: &str = "200";
@@ -45,7 +45,11 @@ const STEPS: &[Step] = &[
         run: |checks| licences::check(checks.workspace),
     },
     Step { name: "lints", proves: "the compiler and clippy have no remark", run: lints },
-    Step { name: "docs", proves: "the documentation builds and its links lead somewhere", run: docs },
+    Step {
+        name: "docs",
+        proves: "the documentation builds, its links lead somewhere, its rules are tested",
+        run: docs,
+    },
     Step { name: "build", proves: "all programs and tests compile", run: build },
     Step { name: "units", proves: "each function does its job", run: units },
     Step { name: "integration", proves: "the public surface of each crate holds together", run: integration },
@@ -152,6 +156,7 @@ fn lints(checks: &mut Checks) -> Result {
 }
 
 fn docs(checks: &mut Checks) -> Result {
+    rules::check(checks.workspace)?;
     succeed(checks.cargo(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "--deny=warnings"))
 }
 

@@ -19,6 +19,7 @@ mod arrows;
 mod ci;
 mod fuzz;
 mod licences;
+mod rules;
 mod run;
 mod tally;
 mod workspace;
@@ -37,6 +38,7 @@ Usage: cargo xtask COMMAND [ARGS]
   test                     the checks to run while editing
   ci [STEP ...]            all checks, or only the steps named; `ci --list` shows them
   arrows                   check which crate may see which
+  rules                    check that docs/rules.md names what exists
   licences                 check the licences and sources of all dependencies
   vectors [DIR]            run the golden vectors below DIR, or all
   sim [--seed N|--seeds N] simulate a network of nodes from one seed or from many
@@ -88,6 +90,7 @@ fn dispatch(args: &[String]) -> Result {
         "test" => ci::test(&workspace, rest),
         "ci" => ci::ci(&workspace, rest),
         "arrows" => arrows::check(&workspace),
+        "rules" => rules::check(&workspace),
         "licences" | "licenses" => licences::check(&workspace),
         "vectors" => vectors(&workspace, rest),
         "sim" => workspace.cargo_run_release("dunlin-sim", rest),
