@@ -15,6 +15,7 @@ use dunlin_wesh::engine::{Ctx, Engine};
 use dunlin_wesh::group::{Group, OwnMember};
 use dunlin_wesh::keys::AccountKeys;
 use dunlin_wesh::message;
+use dunlin_wesh::padding::Padding;
 use dunlin_wesh::profile::Profile;
 use rand_core::OsRng;
 
@@ -202,7 +203,7 @@ pub(crate) fn seal(figures: &mut Figures) -> Outcome {
     let begun = Instant::now();
     let mut sealed = Vec::with_capacity(count);
     for _ in 0..count {
-        sealed.push(message::seal(&mut tx, &group, &sender, &text, &mut OsRng)?);
+        sealed.push(message::seal(&mut tx, &group, &sender, &text, Padding::Buckets, &mut OsRng)?);
     }
     figures.rate("seal and sign 1 kB", count, begun.elapsed(), 15_000.0);
     let begun = Instant::now();

@@ -9,6 +9,7 @@ use dunlin_orbitdb::operation;
 use dunlin_wesh::group::{Group, GroupKind, OwnMember};
 use dunlin_wesh::keys::AccountKeys;
 use dunlin_wesh::metadata::{Event, Index, OpenedEvent, open, seal, seal_by_group};
+use dunlin_wesh::padding::Padding;
 use prost::Message;
 use serde_json::Value;
 
@@ -54,14 +55,14 @@ fn event(case: &Value) -> Result<(), String> {
     let signer = secret_key(case, "signer_seed")?;
     let mut rng = FixedRng::new(&[&hex_bytes(case, "nonce")?]);
     let sealed = match event {
-        Event::InitialMember { .. } => seal_by_group(&group, &signer, event, &mut rng),
+        Event::InitialMember { .. } => seal_by_group(&group, &signer, event, Padding::Bare, &mut rng),
         _ => {
             let member = secret_key(case, "member_seed").unwrap_or_else(|_| signer.clone());
             let own = OwnMember { member, device: signer };
             if let Event::MemberDeviceAdded { .. } = event {
                 equal("made by the member", &Event::member_device_added(&own), event)?;
             }
-            seal(&group, &own, event, &mut rng)
+            seal(&group, &own, event, Padding::Bare, &mut rng)
         }
     };
     equal_bytes("envelope", &sealed, envelope)?;
@@ -143,7 +144,8 @@ impl Sequence {
         }
         if self.announced_here && self.group.kind() == GroupKind::Account {
             let mut rng = FixedRng::new(&[]);
-            let announced = seal(&self.group, &self.own, &Event::member_device_added(&self.own), &mut rng);
+            let announced =
+                seal(&self.group, &self.own, &Event::member_device_added(&self.own), Padding::Bare, &mut rng);
             let announced = open(&self.group, &announced).map_err(|error| error.to_string())?;
             index.apply(&mut tx, at(0), &announced).map_err(|error| error.to_string())?;
         }

@@ -12,6 +12,7 @@ use dunlin_wesh::group::{Group, OwnMember};
 use dunlin_wesh::message::{
     self, ChainBoxError, ChainKey, HeadersError, OpenMessageError, OpenedMessage, OtherChain,
 };
+use dunlin_wesh::padding::Padding;
 use dunlin_wesh::tables;
 use prost::Message;
 use serde_json::Value;
@@ -82,8 +83,8 @@ fn sealed(case: &Value) -> Result<(), String> {
     let state = chain_key(field(case, "state")?)?;
     let plaintext = base64_bytes(case, "plaintext")?;
     let nonce = Nonce::dangerous_fixed(hex_array(case, "header_nonce")?);
-    let (made, next, key) =
-        message::seal_at(&group, &device, &state, &plaintext, nonce).ok_or("no counter left")?;
+    let (made, next, key) = message::seal_at(&group, &device, &state, &plaintext, Padding::Bare, nonce)
+        .ok_or("no counter left")?;
     equal("counter", made.counter, number(case, "message_counter")?)?;
     equal_bytes("message key", key.as_bytes(), hex_bytes(case, "message_key")?)?;
     equal("state after", next, chain_key(field(case, "state_after")?)?)?;
@@ -195,7 +196,8 @@ fn own_device(case: &Value) -> Result<(), String> {
                 // The first use of the chain draws its key.
                 let mut rng =
                     FixedRng::new(&[&std::mem::take(&mut start), &hex_bytes(step, "header_nonce")?]);
-                let sealed = message::seal(&mut tx, &group, &own, &message.plaintext, &mut rng);
+                let sealed =
+                    message::seal(&mut tx, &group, &own, &message.plaintext, Padding::Bare, &mut rng);
                 equal_bytes("envelope", sealed.map_err(|error| error.to_string())?.envelope, envelope)?;
             }
             _ => {

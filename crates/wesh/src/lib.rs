@@ -14,6 +14,7 @@ pub mod heads;
 pub mod keys;
 pub mod message;
 pub mod metadata;
+pub mod padding;
 pub mod profile;
 pub mod rotation;
 pub mod tables;

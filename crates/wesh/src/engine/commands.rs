@@ -15,6 +15,7 @@ use crate::errors::{Code, Coded};
 use crate::group::{Group, GroupError, GroupKind};
 use crate::message::{self, SealError};
 use crate::metadata::{self, Event as MetadataKind};
+use crate::padding::Padding;
 
 /// Largest payload of one message, in bytes.
 ///
@@ -108,7 +109,7 @@ impl Engine {
         self.start_group(ctx, group)?;
         let active = self.active(&id)?;
         let event = MetadataKind::initial_member(&active.own);
-        let value = metadata::seal_by_group(&active.group, &group_key, &event, ctx.rng);
+        let value = metadata::seal_by_group(&active.group, &group_key, &event, Padding::Buckets, ctx.rng);
         self.append(ctx, &id, StoreKind::Metadata, &value)?;
         self.finish(ctx)?;
         Ok(id)
@@ -170,7 +171,7 @@ impl Engine {
         payload: &[u8],
     ) -> Result<EntryId, CommandError> {
         let active = self.active_for_sending(group, payload)?;
-        let sealed = message::seal(ctx.tx, &active.group, &active.own, payload, ctx.rng)
+        let sealed = message::seal(ctx.tx, &active.group, &active.own, payload, Padding::Buckets, ctx.rng)
             .map_err(CommandError::Seal)?;
         let entry = self.append(ctx, group, StoreKind::Messages, &sealed.envelope)?;
         self.note_written(ctx, group, &entry);

@@ -14,6 +14,7 @@ use crate::contact::ContactState;
 use crate::group::Group;
 use crate::message::{self, OpenMessageError};
 use crate::metadata::{self, Change, Event as MetadataKind};
+use crate::padding::Padding;
 use crate::tables;
 
 /// How many entries join in one call, so that neither a transaction nor the memory it takes grows with
@@ -162,7 +163,7 @@ impl Engine {
         event: &MetadataKind,
     ) -> Result<EntryId, ReadError> {
         let active = self.active(group)?;
-        let value = metadata::seal(&active.group, &active.own, event, ctx.rng);
+        let value = metadata::seal(&active.group, &active.own, event, Padding::Buckets, ctx.rng);
         self.append(ctx, group, StoreKind::Metadata, &value)
     }
 

@@ -146,7 +146,8 @@ mod tests {
         store.commit(tx.into_batch(), Durability::Synced).unwrap();
 
         let mut tx = Tx::new(&store);
-        message::seal(&mut tx, &group, &own, b"in between", &mut rng).unwrap();
+        message::seal(&mut tx, &group, &own, b"in between", crate::padding::Padding::Buckets, &mut rng)
+            .unwrap();
         let lost = own_chain_key_box(&mut tx, &group, &own, &member(30).member_id(), &mut rng).unwrap();
         let again = own_chain_key_box(&mut tx, &group, &own, &other.member_id(), &mut rng).unwrap();
         assert_eq!(again, first);

@@ -4,7 +4,7 @@ use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::{Read, ReadError, Tx};
 use dunlin_base::seal::{self, Nonce};
 use dunlin_base::{DeviceId, EntryId, GroupId, SecretKey, Signature};
-use dunlin_proto::protocol::{EncryptedMessage, MessageEnvelope, MessageHeaders, ProtocolMetadata};
+use dunlin_proto::protocol::{EncryptedMessage, MessageEnvelope, MessageHeaders};
 use prost::Message as _;
 use rand_core::{CryptoRng, RngCore};
 use zeroize::Zeroizing;
@@ -13,6 +13,7 @@ use super::chain::{ChainKey, KeyUnavailable};
 use super::rows::{Chain, counter_key};
 use crate::errors::{Code, Coded};
 use crate::group::{Group, OwnMember};
+use crate::padding::{Carrier, Padding};
 use crate::tables::{self, damaged};
 
 /// Why a message was not sealed. Nothing changed.
@@ -49,12 +50,13 @@ pub fn seal(
     group: &Group,
     own: &OwnMember,
     plaintext: &[u8],
+    padding: Padding,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
 ) -> Result<Sealed, SealError> {
     let chain = own_chain(tx, &group.id(), own, rng)?;
     let nonce = Nonce::random(rng);
     let (sealed, next, key) =
-        seal_at(group, &own.device, &chain, plaintext, nonce).ok_or(SealError::CountersUsed)?;
+        seal_at(group, &own.device, &chain, plaintext, padding, nonce).ok_or(SealError::CountersUsed)?;
     let (id, device) = (group.id(), own.device_id());
     tx.put(tables::MESSAGE_KEYS, &counter_key(&id, &device, sealed.counter), key.as_bytes());
     Chain::Own(next).store(tx, &id, &device);
@@ -70,15 +72,14 @@ pub fn seal_at(
     device: &SecretKey,
     chain: &ChainKey,
     plaintext: &[u8],
+    padding: Padding,
     nonce: Nonce,
 ) -> Option<(Sealed, ChainKey, SymmetricKey)> {
     let (next, key) = chain.step(&group.id())?;
     let counter = next.counter();
-    let clear = EncryptedMessage {
-        plaintext: plaintext.to_vec(),
-        protocol_metadata: Some(ProtocolMetadata::default()),
-    };
-    let clear = clear.encode_to_vec();
+    let clear = EncryptedMessage { plaintext: plaintext.to_vec(), protocol_metadata: None };
+    let mut clear = clear.encode_to_vec();
+    padding.close(&mut clear, Carrier::Message);
     let headers = MessageHeaders {
         counter,
         device_pk: device.public().as_bytes().to_vec(),

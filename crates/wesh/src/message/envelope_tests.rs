@@ -33,7 +33,7 @@ impl Pair {
     }
 
     fn seal(&mut self, tx: &mut Tx<'_>, text: &[u8]) -> Vec<u8> {
-        seal(tx, &self.group, &self.sender, text, &mut self.rng).unwrap().envelope
+        seal(tx, &self.group, &self.sender, text, Padding::Buckets, &mut self.rng).unwrap().envelope
     }
 
     fn open(&self, tx: &mut Tx<'_>, entry: u8, envelope: &[u8]) -> Result<OpenedMessage, OpenMessageError> {
@@ -99,7 +99,8 @@ fn a_member_cannot_speak_for_another_device() {
     pair.share(&mut from, &mut to);
     let chain = own_chain(&mut from, &pair.group.id(), &pair.sender, &mut pair.rng).unwrap();
     let nonce = Nonce::random(&mut pair.rng);
-    let (sealed, ..) = seal_at(&pair.group, &pair.receiver.device, &chain, b"forged", nonce).unwrap();
+    let (sealed, ..) =
+        seal_at(&pair.group, &pair.receiver.device, &chain, b"forged", Padding::Buckets, nonce).unwrap();
     let mut headers = open_headers(&pair.group, &sealed.envelope).unwrap();
     headers.device = pair.sender.device_id();
     let entry = EntryId::from_digest([1; 32]);
@@ -118,7 +119,7 @@ fn sealing_matches_the_published_vector() {
     let group = Group::contact(&a, &dunlin_base::AccountId::new(seed(0x20).public())).unwrap();
     let chain = ChainKey::new(SymmetricKey::from_bytes([0x42; 32]), 0);
     let nonce = Nonce::dangerous_fixed([9; 24]);
-    let (sealed, next, _) = seal_at(&group, &a.device, &chain, b"hello", nonce).unwrap();
+    let (sealed, next, _) = seal_at(&group, &a.device, &chain, b"hello", Padding::Bare, nonce).unwrap();
     assert_eq!((sealed.counter, next.counter()), (1, 1));
     let envelope = MessageEnvelope::decode(sealed.envelope.as_slice()).unwrap();
     assert_eq!(hex::encode(envelope.message), "6a9422f801f2246d0f7230c80b077636beaec4b759c1f5482d");
@@ -137,4 +138,20 @@ fn opened_messages_do_not_show_their_text() {
         plaintext: b"between us".to_vec(),
     };
     assert!(format!("{opened:?}").ends_with("counter: 1, .. }"));
+}
+
+/// `spec/security.md` E10, over what leaves: the same text comes out of an envelope whose length is a bucket.
+#[test]
+fn sealed_messages_fill_buckets() {
+    let (sending, receiving) = (MemoryStore::default(), MemoryStore::default());
+    let (mut from, mut to) = (Tx::new(&sending), Tx::new(&receiving));
+    let mut pair = Pair::new();
+    pair.share(&mut from, &mut to);
+    for (entry, length) in [0, 1, 100, 229, 230, 231, 5_000, 128 * 1024].into_iter().enumerate() {
+        let text = vec![0x61; length];
+        let sealed = pair.seal(&mut from, &text);
+        let envelope = MessageEnvelope::decode(sealed.as_slice()).unwrap();
+        assert_eq!(crate::padding::bucket_of(envelope.message.len()), envelope.message.len());
+        assert_eq!(pair.open(&mut to, entry as u8, &sealed).unwrap().plaintext, text);
+    }
 }

@@ -252,6 +252,7 @@ mod tests {
 
     use super::super::{inspect_chain, open_message, register_chain_key, seal_at};
     use super::*;
+    use crate::padding::Padding;
 
     /// A sender, a group, and a receiver with the chain of the sender.
     struct Scene {
@@ -285,7 +286,8 @@ mod tests {
                 state = state.step(&self.group.id()).unwrap().0;
             }
             let nonce = || Nonce::dangerous_fixed([counter as u8; 24]);
-            let (sealed, ..) = seal_at(&self.group, &self.device, &state, b"text", nonce()).unwrap();
+            let (sealed, ..) =
+                seal_at(&self.group, &self.device, &state, b"text", Padding::Buckets, nonce()).unwrap();
             let entry = EntryId::of_block(&sealed.envelope);
             let out = seal_out_of_store(&self.group, entry, &sealed.envelope, nonce()).unwrap();
             (entry, sealed.envelope, out)

@@ -11,6 +11,7 @@ use rand_core::{CryptoRng, RngCore};
 use super::event::{Event, EventError};
 use crate::errors::{Code, Coded};
 use crate::group::{Group, OwnMember};
+use crate::padding::{Carrier, Padding};
 
 /// Seals an event of the own member: the value of an entry of the metadata log.
 ///
@@ -19,10 +20,11 @@ pub fn seal(
     group: &Group,
     own: &OwnMember,
     event: &Event,
+    padding: Padding,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
 ) -> Vec<u8> {
     debug_assert_eq!(event.device(), Some(&own.device_id()), "the event belongs to another device");
-    seal_signed(group, &own.device, event, rng)
+    seal_signed(group, &own.device, event, padding, rng)
 }
 
 /// Seals the one event that the key of a new multi-member group signs: [`Event::InitialMember`].
@@ -30,17 +32,19 @@ pub fn seal_by_group(
     group: &Group,
     group_key: &SecretKey,
     event: &Event,
+    padding: Padding,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
 ) -> Vec<u8> {
     debug_assert_eq!(group.id().key(), &group_key.public(), "the key belongs to another group");
     debug_assert!(event.device().is_none(), "the group key signs for no device");
-    seal_signed(group, group_key, event, rng)
+    seal_signed(group, group_key, event, padding, rng)
 }
 
 fn seal_signed(
     group: &Group,
     signer: &SecretKey,
     event: &Event,
+    padding: Padding,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
 ) -> Vec<u8> {
     let payload = event.encode();
@@ -48,13 +52,13 @@ fn seal_signed(
         event_type: event.event_type().into(),
         sig: signer.sign(&payload).as_bytes().to_vec(),
         payload,
-        protocol_metadata: Some(ProtocolMetadata::default()),
+        protocol_metadata: None,
     };
+    let mut clear = clear.encode_to_vec();
+    padding.close(&mut clear, Carrier::Metadata);
     let nonce = Nonce::random(rng);
-    let envelope = GroupEnvelope {
-        nonce: nonce.as_bytes().to_vec(),
-        event: seal::seal(group.secret(), nonce, &clear.encode_to_vec()),
-    };
+    let envelope =
+        GroupEnvelope { nonce: nonce.as_bytes().to_vec(), event: seal::seal(group.secret(), nonce, &clear) };
     envelope.encode_to_vec()
 }
 
@@ -208,9 +212,9 @@ mod tests {
         let (other, _) = Group::new_multi_member(&mut rng);
         let own = member(10);
         let sealed = [
-            seal(&group, &own, &Event::member_device_added(&own), &mut rng),
-            seal(&group, &own, &Event::app_metadata(&own, b"name"), &mut rng),
-            seal_by_group(&group, &group_key, &Event::initial_member(&own), &mut rng),
+            seal(&group, &own, &Event::member_device_added(&own), Padding::Buckets, &mut rng),
+            seal(&group, &own, &Event::app_metadata(&own, b"name"), Padding::Buckets, &mut rng),
+            seal_by_group(&group, &group_key, &Event::initial_member(&own), Padding::Buckets, &mut rng),
         ];
         for value in &sealed {
             assert!(open(&group, value).is_ok());
@@ -252,11 +256,13 @@ mod tests {
             member: other.member_id(),
             member_sig: own.member.sign(own.device_id().as_bytes()),
         };
-        let value = seal(&group, &own, &stolen, &mut rng);
+        let value = seal(&group, &own, &stolen, Padding::Buckets, &mut rng);
         assert!(matches!(open(&group, &value), Err(OpenError::Forged)));
-        let by_another = seal_signed(&group, &other.device, &Event::member_device_added(&own), &mut rng);
+        let by_another =
+            seal_signed(&group, &other.device, &Event::member_device_added(&own), Padding::Buckets, &mut rng);
         assert!(matches!(open(&group, &by_another), Err(OpenError::Forged)));
-        let initial = seal_signed(&group, &own.device, &Event::initial_member(&own), &mut rng);
+        let initial =
+            seal_signed(&group, &own.device, &Event::initial_member(&own), Padding::Buckets, &mut rng);
         assert!(matches!(open(&group, &initial), Err(OpenError::Forged)));
     }
 

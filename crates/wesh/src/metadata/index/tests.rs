@@ -8,6 +8,7 @@ use rand_core::{RngCore, SeedableRng};
 use super::*;
 use crate::contact::{Contact, ContactState};
 use crate::metadata::{open, seal, seal_by_group};
+use crate::padding::Padding;
 
 /// A group with the keys of the account that looks at it.
 struct Scene {
@@ -37,7 +38,7 @@ impl Scene {
     }
 
     fn by(&mut self, own: &OwnMember, event: &Event) -> OpenedEvent {
-        open(&self.group, &seal(&self.group, own, event, &mut self.rng)).unwrap()
+        open(&self.group, &seal(&self.group, own, event, Padding::Buckets, &mut self.rng)).unwrap()
     }
 
     fn by_own(&mut self, event: fn(&OwnMember) -> Event) -> OpenedEvent {
@@ -328,7 +329,7 @@ fn the_maker_of_a_group_needs_no_device() {
     let (group, group_key) = Group::new_multi_member(&mut scene.rng);
     scene.group = group;
     let initial = Event::initial_member(&scene.own);
-    let value = seal_by_group(&scene.group, &group_key, &initial, &mut scene.rng);
+    let value = seal_by_group(&scene.group, &group_key, &initial, Padding::Buckets, &mut scene.rng);
     let store = MemoryStore::default();
     let mut tx = Tx::new(&store);
     let index = scene.index();
