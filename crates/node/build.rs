@@ -8,6 +8,8 @@ const PROTO: &str = "../proto/proto";
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={PROTO}");
     generate("weshnet/protocol/v1/protocol.proto", true)?;
+    generate("weshnet/outofstoremessage/v1/outofstoremessage.proto", true)?;
+    generate("weshnet/replication/v1/replication.proto", true)?;
     // Its call `Connect` would clash with the constructor that opens a transport.
     generate("dunlin/node/v1/node.proto", false)
 }

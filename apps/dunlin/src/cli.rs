@@ -83,6 +83,10 @@ pub struct NodeOptions {
     /// machine can then read and write your messages.
     #[arg(long, value_name = "127.0.0.1:PORT")]
     pub grpc: Option<std::net::SocketAddr>,
+    /// Let web pages of this origin, such as http://localhost:3000, read and write your messages through the
+    /// address above; may be repeated [default: no page].
+    #[arg(long, value_name = "ORIGIN", requires = "grpc")]
+    pub grpc_origin: Vec<String>,
     /// Which network to be part of; decided at the first start [default: berty].
     #[arg(long)]
     pub profile: Option<ProfileName>,

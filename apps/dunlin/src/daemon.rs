@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dunlin_messenger::Messenger;
+use dunlin_messenger::rpc::chat_service_server::SERVICE_NAME as CHAT_SERVICE_NAME;
 use dunlin_messenger::text::DisplayName;
-use dunlin_node::{ImportError, NodeConfig, NodeHandle, StartError};
+use dunlin_node::{ImportError, NodeConfig, NodeHandle, Origins, StartError};
 use dunlin_store::{OpenError, RedbStore};
 use dunlin_wesh::archive::Imported;
 use dunlin_wesh::profile::Profile;
@@ -17,7 +18,6 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
-use tonic::transport::Server;
 
 use crate::cli::{NodeOptions, ProfileName};
 use crate::client::Client;
@@ -89,14 +89,17 @@ impl Running {
 
     /// Listens for commands, and tells in the data directory where.
     async fn serve(node: NodeHandle<Messenger>, home: &Home, options: &NodeOptions) -> Result<Self, Failure> {
-        let routes = dunlin_node::routes(&node).add_service(dunlin_messenger::chat_service(&node));
+        let chat = dunlin_messenger::chat_service(&node);
+        let routes = dunlin_node::routes_beside(&node, &[CHAT_SERVICE_NAME]).add_service(chat);
+        let origins = Origins::new(&options.grpc_origin)
+            .map_err(|error| Failure::new(Exit::Usage, as_sentence(&error.to_string())))?;
         let (stop_serving, stopped) = oneshot::channel();
         let (grpc, serving, socket) = match options.grpc {
             Some(address) => {
-                let (grpc, serving) = serve_tcp(address, routes, stopped).await?;
+                let (grpc, serving) = serve_tcp(address, routes, origins, stopped).await?;
                 (grpc, serving, None)
             }
-            None => serve_privately(home, routes, stopped).await?,
+            None => serve_privately(home, routes, origins, stopped).await?,
         };
         home.announce(&NodeFile {
             grpc: grpc.clone(),
@@ -329,6 +332,7 @@ fn not_started(error: StartError) -> Failure {
 async fn serve_tcp(
     address: std::net::SocketAddr,
     routes: Routes,
+    origins: Origins,
     stopped: oneshot::Receiver<()>,
 ) -> Result<(String, JoinHandle<Result<(), tonic::transport::Error>>), Failure> {
     let cannot = |error: io::Error| {
@@ -347,7 +351,7 @@ async fn serve_tcp(
     let listener = TcpListener::bind(address).await.map_err(cannot)?;
     let bound = listener.local_addr().map_err(cannot)?;
     let incoming = TcpListenerStream::new(listener);
-    let serving = Server::builder().add_routes(routes).serve_with_incoming_shutdown(incoming, ended(stopped));
+    let serving = dunlin_node::serve(routes, incoming, origins, ended(stopped));
     Ok((format!("http://{bound}"), tokio::spawn(serving)))
 }
 
@@ -358,6 +362,7 @@ type Served = (String, JoinHandle<Result<(), tonic::transport::Error>>, Option<S
 async fn serve_privately(
     home: &Home,
     routes: Routes,
+    origins: Origins,
     stopped: oneshot::Receiver<()>,
 ) -> Result<Served, Failure> {
     use std::os::unix::fs::PermissionsExt;
@@ -371,7 +376,7 @@ async fn serve_privately(
     let listener = UnixListener::bind(socket.path()).map_err(cannot)?;
     std::fs::set_permissions(socket.path(), std::fs::Permissions::from_mode(0o600)).map_err(cannot)?;
     let incoming = UnixListenerStream::new(listener);
-    let serving = Server::builder().add_routes(routes).serve_with_incoming_shutdown(incoming, ended(stopped));
+    let serving = dunlin_node::serve(routes, incoming, origins, ended(stopped));
     Ok((socket.address(), tokio::spawn(serving), Some(socket)))
 }
 
@@ -380,9 +385,10 @@ async fn serve_privately(
 async fn serve_privately(
     _: &Home,
     routes: Routes,
+    origins: Origins,
     stopped: oneshot::Receiver<()>,
 ) -> Result<Served, Failure> {
-    let (grpc, serving) = serve_tcp(([127, 0, 0, 1], 0).into(), routes, stopped).await?;
+    let (grpc, serving) = serve_tcp(([127, 0, 0, 1], 0).into(), routes, origins, stopped).await?;
     Ok((grpc, serving, None))
 }
 

@@ -34,4 +34,4 @@ pub use config::NodeConfig;
 pub use core::CoreError;
 pub use handle::{CallError, NodeHandle, StartError};
 pub use import::{ImportError, import_archive};
-pub use services::{routes, status_of, stubs as rpc};
+pub use services::{OriginError, Origins, routes, routes_beside, serve, status_of, stubs as rpc};

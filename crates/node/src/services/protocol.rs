@@ -549,15 +549,7 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         &self,
         request: Request<api::out_of_store_receive::Request>,
     ) -> Answer<api::out_of_store_receive::Reply> {
-        let payload = request.into_inner().payload;
-        let opened = self.node.view(move |read, engine, _| engine.open_out_of_store(read, &payload)).await;
-        let opened = opened.map_err(|error| status_of(&error))?;
-        Ok(Response::new(api::out_of_store_receive::Reply {
-            cleartext: opened.clear,
-            group_public_key: opened.group.as_bytes().to_vec(),
-            already_received: opened.already_received,
-            message: Some(opened.message),
-        }))
+        super::out_of_store::receive(&self.node, request.into_inner()).await.map(Response::new)
     }
 
     async fn out_of_store_seal(
