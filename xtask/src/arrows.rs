@@ -74,6 +74,8 @@ const ROOMS: &[Room] = &[
     Room { package: "dunlin-sim", sees: LIBRARIES, never: &[] },
     Room { package: "dunlin-vectors", sees: LIBRARIES, never: &[] },
     Room { package: "dunlin-bench", sees: LIBRARIES, never: &[] },
+    // This one meets nodes of any make, so it knows what goes over the wire and nothing of what is behind it.
+    Room { package: "dunlin-conformance", sees: &["dunlin-proto"], never: &[&INSIDES] },
     // This one sees no crate, so that it compiles when they do not.
     Room { package: "xtask", sees: &[], never: &[] },
 ];
@@ -134,6 +136,12 @@ const KEYS: Ban = Ban {
 const TASKS: Ban = Ban {
     packages: &["async-std", "libp2p", "mio", "smol", "tokio"],
     because: "the store blocks its caller, who chooses the thread; move the asynchronous part to `node`",
+};
+
+/// What a node is made of.
+const INSIDES: Ban = Ban {
+    packages: &["curve25519-dalek", "ed25519-dalek", "libp2p", "redb"],
+    because: "conformance meets nodes through their gRPC service alone; ask the node for it",
 };
 
 /// What keeps blocks on a disk.
@@ -310,7 +318,9 @@ mod tests {
 
     #[test]
     fn nothing_sees_the_watchers() {
-        for watcher in ["dunlin-sim", "dunlin-vectors", "dunlin-bench", "xtask", "dunlin"] {
+        for watcher in
+            ["dunlin-sim", "dunlin-vectors", "dunlin-bench", "dunlin-conformance", "xtask", "dunlin"]
+        {
             for room in ROOMS {
                 let curious = package(room.package, &[watcher]);
                 assert_eq!(check_dependencies(&curious).len(), 1, "{} -> {watcher}", room.package);

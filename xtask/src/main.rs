@@ -43,6 +43,7 @@ Usage: cargo xtask COMMAND [ARGS]
   vectors [DIR]            run the golden vectors below DIR, or all
   sim [--seed N|--seeds N] simulate a network of nodes from one seed or from many
   bench [ARGS]             measure; ARGS go to dunlin-bench
+  conformance [ARGS]       hold running nodes, or nodes that it starts, to the protocol; `--help` tells more
   fuzz [TARGET [FILE ...]] [--seconds N]
                            fuzz all targets or one; with FILE, replay what crashed
   help                     print this
@@ -95,6 +96,7 @@ fn dispatch(args: &[String]) -> Result {
         "vectors" => vectors(&workspace, rest),
         "sim" => workspace.cargo_run_release("dunlin-sim", rest),
         "bench" => bench(&workspace, rest),
+        "conformance" => conformance(&workspace, rest),
         "fuzz" => fuzz::fuzz(&workspace, rest),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");
@@ -113,6 +115,13 @@ fn vectors(workspace: &Workspace, args: &[String]) -> Result {
         command.arg(folder);
     }
     succeed(&mut command)
+}
+
+/// Runs in the profile of the tests, so that nothing is compiled for it that the tests do not need.
+fn conformance(workspace: &Workspace, args: &[String]) -> Result {
+    let programs = ["--bin", "dunlin", "--bin", "dunlin-conformance"];
+    succeed(workspace.cargo(["build", "--quiet", "--workspace"]).args(programs))?;
+    succeed(workspace.built("dunlin-conformance")?.args(args))
 }
 
 /// The benchmark starts the program that lies beside it, so both are built.

@@ -5,5 +5,4 @@
 mod archive;
 mod credentials;
 mod device;
-mod erasure;
 mod out_of_store;
