@@ -9,7 +9,7 @@ use dunlin_base::{DeviceId, EntryId};
 use dunlin_fuzz::{group, member};
 use dunlin_proto::protocol::{MessageEnvelope, MessageHeaders};
 use dunlin_wesh::group::Group;
-use dunlin_wesh::message::{ChainKey, OtherChain, open_headers, open_message, register_chain_key};
+use dunlin_wesh::message::{Arrival, ChainKey, OpenMessageError, OtherChain, open_headers, open_message, register_chain_key};
 use libfuzzer_sys::fuzz_target;
 use prost::Message;
 
@@ -34,7 +34,7 @@ fuzz_target!(|bytes: &[u8]| {
     read(group, &chain, &envelope(group, &headers.encode_to_vec(), message));
 });
 
-/// Opens an envelope as a member who has the chain of the device. What opens, opens again.
+/// Opens an envelope as a member who has the chain of the device. What opens, opens again unless its key is erased.
 fn read(group: &Group, chain: &ChainKey, envelope: &[u8]) {
     let Ok(headers) = open_headers(group, envelope) else { return };
     let store = MemoryStore::default();
@@ -43,11 +43,14 @@ fn read(group: &Group, chain: &ChainKey, envelope: &[u8]) {
     let shared = OtherChain::new(chain.clone()).expect("a chain at its beginning");
     register_chain_key(&mut tx, &group.id(), &device, shared).expect("a store in memory");
     let entry = EntryId::of_block(envelope);
-    let Ok(opened) = open_message(&mut tx, group, entry, &headers, envelope) else { return };
-    let again =
-        open_message(&mut tx, group, entry, &headers, envelope).expect("the same message in the same entry");
-    assert_eq!(again, opened);
-    assert_eq!(opened.device, device, "only its chain is known");
+    let arrival = Arrival { now: Time::default(), past_is_synced: true };
+    let Ok(opening) = open_message(&mut tx, &arrival, group, entry, &headers, envelope) else { return };
+    assert_eq!(opening.message.device, device, "only its chain is known");
+    match open_message(&mut tx, &arrival, group, entry, &headers, envelope) {
+        Ok(again) => assert_eq!(again.message, opening.message),
+        Err(OpenMessageError::AlreadyUsed) => {}
+        Err(error) => panic!("the same message in the same entry: {error}"),
+    }
 }
 
 /// An envelope whose headers open with the secret of the group.

@@ -49,7 +49,7 @@ fn open(payload: &[u8]) -> bool {
     let device = DeviceId::new(member().device.public());
     let shared = OtherChain::new(chain()).expect("a chain at its beginning");
     register_chain_key(&mut tx, &group().id(), &device, shared).expect("a store in memory");
-    match sealed.open(&tx, group()) {
+    match sealed.open(&tx, group(), &|_| Ok(None)) {
         Ok(Some(opened)) => {
             assert_eq!(opened.device, device, "only its chain is known");
             true

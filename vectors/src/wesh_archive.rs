@@ -21,6 +21,7 @@ use crate::json::{base64_bytes, equal, equal_bytes, field, hex_array, label, lis
 use crate::registry::{Check, VectorFile};
 use crate::report::Report;
 use crate::wesh_parts::{account_keys, group, verdict};
+use crate::wesh_ratchet::open_once;
 use crate::wesh_state::{Expected, same_state};
 
 /// A block that is no CBOR and has another hash than its name says.
@@ -181,7 +182,7 @@ fn read_messages(
         let recorded = recorded.get(cid.as_str()).ok_or_else(|| format!("{cid} is not recorded"))?;
         let headers = message::open_headers(group, value).map_err(|error| error.to_string())?;
         equal("counter", headers.counter, number(recorded, "counter")?)?;
-        match message::open_message(tx, group, position.id, &headers, value) {
+        match open_once(tx, group, position.id, &headers, value) {
             Ok(opened) => {
                 equal_bytes(&cid, &opened.plaintext, text(recorded, "plaintext")?)?;
                 readable.insert(cid);

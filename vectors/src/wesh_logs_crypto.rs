@@ -16,6 +16,7 @@ use crate::json::{base64, base64_bytes, equal, equal_bytes, field, list, number,
 use crate::registry::{Check, VectorFile};
 use crate::report::Report;
 use crate::wesh_parts::{account_keys, group, member};
+use crate::wesh_ratchet::open_once;
 use crate::wesh_state::{Expected, members, same_state};
 
 /// The check for `file`, if it is one of this family.
@@ -213,7 +214,7 @@ impl<'g> Reader<'g> {
             if bound.is_none() {
                 return Err(format!("{} belongs to nobody", headers.device));
             }
-            match message::open_message(tx, self.group, entry.id, &headers, &entry.value) {
+            match open_once(tx, self.group, entry.id, &headers, &entry.value) {
                 Ok(opened) => {
                     let text = text(entry.recorded, "plaintext")?;
                     equal_bytes("plaintext", &opened.plaintext, text.as_bytes())?;

@@ -15,7 +15,7 @@ use crate::json::{base64_bytes, equal, equal_bytes, field, flag, hex_array, hex_
 use crate::registry::{Check, VectorFile};
 use crate::report::Report;
 use crate::wesh_parts::{group, member, secret_key, verdict};
-use crate::wesh_ratchet::same_chain;
+use crate::wesh_ratchet::{kept, open_once, same_chain};
 
 /// Go finds the group by a table of references, we by the secret that opens the envelope. So these, which name
 /// a known group and do not open with its secret, are of no group here.
@@ -114,7 +114,7 @@ fn register(
 fn open_from_log(tx: &mut Tx<'_>, group: &Group, step: &Value) -> Result<(), String> {
     let envelope = base64_bytes(step, "envelope")?;
     let headers = message::open_headers(group, &envelope).map_err(|error| error.to_string())?;
-    let opened = verdict(step, message::open_message(tx, group, entry(step)?, &headers, &envelope))?;
+    let opened = verdict(step, open_once(tx, group, entry(step)?, &headers, &envelope))?;
     match opened {
         Some(opened) => equal_bytes("plaintext", opened.plaintext, base64_bytes(step, "plaintext")?),
         None => Ok(()),
@@ -144,7 +144,7 @@ fn out_of_store(tx: &Tx<'_>, group: Option<&Group>, session: &str, step: &Value)
 
 fn open(tx: &Tx<'_>, group: Option<&Group>, payload: &[u8]) -> Result<OpenedOutOfStore, OutOfStoreError> {
     let sealed = SealedOutOfStore::parse(payload)?;
-    let opened = group.map_or(Ok(None), |group| sealed.open(tx, group))?;
+    let opened = group.map_or(Ok(None), |group| sealed.open(tx, group, &|entry| kept(tx, entry)))?;
     opened.ok_or(OutOfStoreError::NoGroup)
 }
 

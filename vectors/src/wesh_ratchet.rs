@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use dunlin_base::keys::SymmetricKey;
-use dunlin_base::kv::{Direction, KeyRange, MemoryStore, Read, Tx};
+use dunlin_base::kv::{Direction, KeyRange, MemoryStore, Read, ReadError, Table, Tx};
 use dunlin_base::seal::Nonce;
-use dunlin_base::{DeviceId, EntryId, GroupId, MemberId};
+use dunlin_base::{DeviceId, EntryId, GroupId, MemberId, Time};
 use dunlin_proto::protocol::{DeviceChainKey, EncryptedMessage, MessageEnvelope, MessageHeaders};
 use dunlin_wesh::errors::{Code, Coded};
 use dunlin_wesh::group::{Group, OwnMember};
 use dunlin_wesh::message::{
-    self, ChainBoxError, ChainKey, HeadersError, OpenMessageError, OpenedMessage, OtherChain,
+    self, Arrival, ChainBoxError, ChainKey, Headers, HeadersError, OpenMessageError, OpenedMessage,
+    OtherChain,
 };
 use dunlin_wesh::padding::Padding;
 use dunlin_wesh::tables;
@@ -290,7 +291,44 @@ impl Coded for Unopened {
 fn open(tx: &mut Tx<'_>, group: &Group, entry: &str, envelope: &[u8]) -> Result<OpenedMessage, Unopened> {
     let headers = message::open_headers(group, envelope).map_err(Unopened::Headers)?;
     let entry = EntryId::of_block(entry.as_bytes());
-    message::open_message(tx, group, entry, &headers, envelope).map_err(Unopened::Message)
+    open_once(tx, group, entry, &headers, envelope).map_err(Unopened::Message)
+}
+
+/// Texts that were opened, by entry: Go opens an entry again with a key that it keeps, here the text is kept.
+const OPENED: Table = Table(0xf0);
+
+/// Opens a message, or finds it where it was kept when it was opened.
+pub fn open_once(
+    tx: &mut Tx<'_>,
+    group: &Group,
+    entry: EntryId,
+    headers: &Headers,
+    envelope: &[u8],
+) -> Result<OpenedMessage, OpenMessageError> {
+    if let Some(opened) = kept(tx, &entry)? {
+        return Ok(opened);
+    }
+    let arrival = Arrival { now: Time::default(), past_is_synced: true };
+    let opening = message::open_message(tx, &arrival, group, entry, headers, envelope)?;
+    if opening.is_repeat {
+        return Err(OpenMessageError::AlreadyUsed);
+    }
+    let message = opening.message;
+    let counter = message.counter.to_be_bytes();
+    let row = [message.device.as_bytes().as_slice(), &counter, &message.plaintext].concat();
+    tx.put(OPENED, entry.digest(), &row);
+    Ok(message)
+}
+
+/// The message in an entry that was opened.
+pub fn kept(read: &dyn Read, entry: &EntryId) -> Result<Option<OpenedMessage>, ReadError> {
+    let row = read.get(OPENED, entry.digest())?;
+    Ok(row.and_then(|row| {
+        let (device, rest) = row.split_at_checked(32)?;
+        let (counter, text) = rest.split_first_chunk()?;
+        let (device, counter) = (DeviceId::from_stored(device)?, u64::from_be_bytes(*counter));
+        Some(OpenedMessage { device, counter, plaintext: text.to_vec() })
+    }))
 }
 
 fn queue(file: &VectorFile, report: &mut Report) -> Result<(), String> {
@@ -395,7 +433,7 @@ impl QueueReader<'_> {
         let entry = self.entry(name, counter)?;
         let headers = message::open_headers(self.group, &envelope).map_err(|error| error.to_string())?;
         equal("counter", headers.counter, counter)?;
-        Ok(message::open_message(&mut self.tx, self.group, entry, &headers, &envelope).is_ok())
+        Ok(open_once(&mut self.tx, self.group, entry, &headers, &envelope).is_ok())
     }
 
     fn count_waiting(&self, name: &str) -> Result<u64, String> {

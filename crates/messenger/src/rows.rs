@@ -155,6 +155,7 @@ pub(crate) enum StoredCause {
     DeviceUnknown = 2,
     SentBeforeKey = 3,
     BeyondWindow = 4,
+    Repeat = 5,
 }
 
 /// A row of [`tables::CLOSED`].
@@ -262,6 +263,11 @@ impl Place {
         if tx.get(tables::PLACES, to.digest()).is_ok_and(|row| row.as_deref() == Some(from.digest())) {
             tx.delete(tables::PLACES, to.digest());
         }
+    }
+
+    /// Lets [`Self::of_entry`] find nothing.
+    pub fn forget(tx: &mut Tx<'_>, entry: &EntryId) {
+        tx.delete(tables::PLACES, entry.digest());
     }
 
     /// Where [`Self::of_entry`] finds it.

@@ -6,9 +6,10 @@ use dunlin_base::kv::{ReadError, Table};
 pub const KEYS: Table = Table(0x30);
 /// Chain states per group and device: [`crate::message`].
 pub const CHAINS: Table = Table(0x31);
-/// Keys of own messages that were sealed and not opened yet, per group, device and counter: [`crate::message`].
+/// Keys of own messages that were sealed and not opened yet, and keys that are held after that, per group, device and
+/// counter: [`crate::message`].
 pub const MESSAGE_KEYS: Table = Table(0x32);
-/// Message keys by entry: [`crate::message`].
+/// Message keys by entry, as earlier versions kept them. They are erased.
 pub const OPENED_KEYS: Table = Table(0x33);
 /// State folded from metadata logs: [`crate::metadata`].
 pub const INDEX: Table = Table(0x34);
@@ -16,6 +17,12 @@ pub const INDEX: Table = Table(0x34);
 pub const CHAIN_BOXES: Table = Table(0x35);
 /// Messages that wait for a key, per group, device and counter: [`crate::message`].
 pub const WAITING: Table = Table(0x36);
+/// Which signatures of a device were seen at which counters: [`crate::message`].
+pub const SIGNATURES: Table = Table(0x37);
+/// Entries that claim a counter, as long as its key is held: [`crate::message`].
+pub const CLAIMS: Table = Table(0x38);
+/// When held keys are to be erased: [`crate::message`].
+pub const HELD: Table = Table(0x39);
 /// Groups that this account knows: [`crate::engine`].
 pub const GROUPS: Table = Table(0x40);
 /// What is known of the delivery of own entries: [`crate::engine`].
@@ -28,6 +35,11 @@ pub const MESSAGES: Table = Table(0x42);
 pub const REQUESTS: Table = Table(0x43);
 /// Logs whose folded state is behind the order of their entries: [`crate::engine`].
 pub const STALE: Table = Table(0x45);
+
+/// Opened messages whose counter belongs to another one: kept and not shown: [`crate::engine`].
+pub const REPEATS: Table = Table(0x46);
+/// Messages that were erased: [`crate::engine`].
+pub const ERASED: Table = Table(0x47);
 
 /// A row does not have the layout that its table has: the store is damaged.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@ use dunlin_wesh::engine::{Ctx, WaitCause};
 
 use super::{Messenger, conversations};
 use crate::notice::Notice;
-use crate::rows::{ClosedRow, StoredCause, group_entry, put_row, read_row};
+use crate::rows::{ClosedRow, Place, StoredCause, group_entry, put_row, read_row};
 use crate::tables;
 
 /// Closed messages that are looked at to say what they wait for.
@@ -28,6 +28,11 @@ impl Messenger {
             conversation.closed = conversation.closed.saturating_add(1);
             conversations::put(ctx.tx, group, &conversation);
             self.notify(Notice::ConversationChanged(*group));
+        }
+        if let (WaitCause::Repeat { .. }, Some(place)) = (cause, Place::of_entry(ctx.tx, entry)?) {
+            // It was shown before the message came whose place it took.
+            ctx.tx.delete(tables::MESSAGES, &place.key());
+            Place::forget(ctx.tx, &place.position.id);
         }
         let (cause, device) = stored(cause);
         let row = ClosedRow {
@@ -74,6 +79,7 @@ fn stored(cause: WaitCause) -> (StoredCause, Option<DeviceId>) {
         WaitCause::DeviceUnknown { device } => (StoredCause::DeviceUnknown, Some(device)),
         WaitCause::SentBeforeKey { device } => (StoredCause::SentBeforeKey, Some(device)),
         WaitCause::BeyondWindow { device } => (StoredCause::BeyondWindow, Some(device)),
+        WaitCause::Repeat { device } => (StoredCause::Repeat, Some(device)),
         _ => (StoredCause::Unreadable, None),
     }
 }

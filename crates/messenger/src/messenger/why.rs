@@ -267,6 +267,11 @@ fn closed_one(row: &ClosedRow, reader: Reader) -> String {
         StoredCause::SentBeforeKey => {
             "It stays closed for ever: it was sent before its sender gave this account a key.".to_owned()
         }
+        StoredCause::Repeat => {
+            "It is a copy of what its sender wrote elsewhere in this conversation, sent again by somebody else, \
+             and is not shown."
+                .to_owned()
+        }
         StoredCause::Unreadable => "It cannot be opened by anybody: it is damaged or forged.".to_owned(),
     }
 }
@@ -279,6 +284,7 @@ fn closed_many(causes: &[StoredCause]) -> String {
         (StoredCause::DeviceUnknown, "until the sender's device announces itself"),
         (StoredCause::BeyondWindow, "for want of earlier messages of the sender"),
         (StoredCause::SentBeforeKey, "for ever, since the sender had not given this account a key"),
+        (StoredCause::Repeat, "for ever, being copies of other messages"),
         (StoredCause::Unreadable, "for ever, being damaged or forged"),
     ]
     .into_iter()

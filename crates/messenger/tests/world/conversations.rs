@@ -351,6 +351,27 @@ fn a_message_follows_its_place_in_the_log() {
 }
 
 #[test]
+fn a_repeat_gives_way_to_the_message_whose_place_it_had() {
+    let mut world = ann_and_bob();
+    let bob = world.account(BOB);
+    let group = world.conversation(ANN, "bob").group;
+    let repeat = told(group, bob, 5, b"repeat", &Envelope::text("yes", 1));
+    let real = told(group, bob, 6, b"real", &Envelope::text("no", 2));
+    tell(&mut world, ANN, Event::Message(repeat.clone()));
+    assert_eq!(world.texts(ANN, "bob"), ["yes"]);
+    let cause = WaitCause::Repeat { device: repeat.device };
+    tell(&mut world, ANN, Event::MessageWaits { group, entry: repeat.entry, cause });
+    tell(&mut world, ANN, Event::Message(real));
+    assert_eq!(world.texts(ANN, "bob"), ["no"]);
+    let why = world.why(ANN, &repeat.entry);
+    assert!(why.contains("sent again by somebody else"), "{why}");
+
+    tell(&mut world, ANN, Event::Message(repeat));
+    assert_eq!(world.texts(ANN, "bob"), ["yes", "no"], "it turned out to be real after all");
+    assert_eq!(world.conversation(ANN, "bob").closed, 0);
+}
+
+#[test]
 fn a_closed_message_is_counted_until_it_opens() {
     let mut world = ann_and_bob();
     let bob = world.account(BOB);

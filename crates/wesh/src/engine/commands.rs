@@ -196,6 +196,30 @@ impl Engine {
         Ok(entry)
     }
 
+    /// Erases a message from this device: its text, and what would open it again. Its sealed form stays in the log,
+    /// which is for all members to have.
+    ///
+    /// # Errors
+    /// [`CommandError::NotActive`] or [`CommandError::NoSuchMessage`].
+    pub fn erase_message(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        entry: &EntryId,
+    ) -> Result<(), CommandError> {
+        self.active_for_owner(group)?;
+        let key = group_entry_key(group, entry);
+        for table in [crate::tables::MESSAGES, crate::tables::REPEATS] {
+            let Some(row) = ctx.tx.get(table, &key)? else { continue };
+            let row = MessageRow::decode(&row).ok_or(CommandError::NoSuchMessage)?;
+            message::erase_key(ctx.tx, group, &row.device, row.counter)?;
+            ctx.tx.delete(table, &key);
+            ctx.tx.put(crate::tables::ERASED, &key, &[]);
+            return Ok(());
+        }
+        Err(CommandError::NoSuchMessage)
+    }
+
     /// Visits the opened messages of an active group in the order of its log, from `start` on, or from the end
     /// at which `direction` begins.
     ///

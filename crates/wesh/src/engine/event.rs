@@ -17,7 +17,8 @@ pub enum Event {
     Metadata(MetadataEvent),
     /// A message joined its log and was opened.
     Message(MessageEvent),
-    /// A message joined its log but cannot be shown yet.
+    /// A message joined its log but cannot be shown yet; or one that was told turns out to be a
+    /// [repeat](WaitCause::Repeat), and is not to be shown any more.
     MessageWaits {
         /// In which group.
         group: GroupId,
@@ -154,6 +155,12 @@ pub enum WaitCause {
     /// More than the window of messages of its device are missing before it.
     BeyondWindow {
         /// The sending device.
+        device: DeviceId,
+    },
+    /// Another message has its number: somebody sent what its device once signed again, in another place
+    /// (`spec/security.md` E5). It is kept, and shown after all should it turn out to be the real one.
+    Repeat {
+        /// The device whose message was repeated.
         device: DeviceId,
     },
     /// It cannot be opened with any key: damaged or forged.

@@ -94,10 +94,20 @@ impl Engine {
             match shown.as_deref().and_then(MessageRow::decode) {
                 Some(row) => {
                     let from = Position { height: row.height, id: *entry };
-                    message::hand_down_key(ctx.tx, entry, by)?;
+                    self.hand_down_claim(ctx, group, entry, by)?;
                     ctx.tx.put(tables::MESSAGES, &new, &MessageRow { height: to.height, ..row }.encode());
                     ctx.tx.delete(tables::MESSAGES, &old);
                     for table in [tables::DELIVERY, tables::UNSENT] {
+                        if let Some(row) = ctx.tx.get(table, &old)? {
+                            ctx.tx.put(table, &new, &row);
+                            ctx.tx.delete(table, &old);
+                        }
+                    }
+                    self.events.push_back(Event::Moved { group: *group, from, to });
+                }
+                None if self.is_kept_back(ctx.tx, group, entry)? => {
+                    self.hand_down_claim(ctx, group, entry, by)?;
+                    for table in [tables::REPEATS, tables::ERASED] {
                         if let Some(row) = ctx.tx.get(table, &old)? {
                             ctx.tx.put(table, &new, &row);
                             ctx.tx.delete(table, &old);
@@ -113,6 +123,29 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Whether a message was opened and is not shown: it is a repeat, or was erased.
+    fn is_kept_back(&self, read: &dyn Read, group: &GroupId, entry: &EntryId) -> Result<bool, ReadError> {
+        let key = group_entry_key(group, entry);
+        Ok(read.contains(tables::REPEATS, &key)? || read.contains(tables::ERASED, &key)?)
+    }
+
+    fn hand_down_claim(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        entry: &EntryId,
+        by: &EntryId,
+    ) -> Result<(), ReadError> {
+        let active = self.active(group)?;
+        let Some(stored) = active.messages.log.entry(ctx.tx, *by)? else { return Ok(()) };
+        match operation::decode_value(stored.payload())
+            .map(|value| message::open_headers(&active.group, &value))
+        {
+            Some(Ok(headers)) => message::hand_down_claim(ctx.tx, group, &headers, entry, by),
+            _ => Ok(()),
+        }
     }
 
     /// Forgets that an entry waits for a key: what it carries is looked for in another one.
@@ -151,6 +184,7 @@ impl Engine {
             StoreKind::Metadata if was_told => Ok(()),
             StoreKind::Metadata => self.fold_metadata(ctx, group, position, &value),
             StoreKind::Messages if ctx.tx.contains(tables::MESSAGES, &group_entry_key(group, id))? => Ok(()),
+            StoreKind::Messages if self.is_kept_back(ctx.tx, group, id)? => Ok(()),
             StoreKind::Messages => self.fold_message(ctx, group, *id, &value),
         }
     }
@@ -360,10 +394,10 @@ impl Engine {
             self.wait(group, id, WaitCause::DeviceUnknown { device });
             return Ok(());
         };
-        let cause = match message::open_message(ctx.tx, &active.group, id, &headers, value) {
-            Ok(opened) => {
-                let own = device == active.own_device();
-                self.tell_message(ctx, group, id, opened, member, own)?;
+        let arrival = arrival(ctx, active)?;
+        let cause = match message::open_message(ctx.tx, &arrival, &active.group, id, &headers, value) {
+            Ok(opening) => {
+                self.tell_opening(ctx, group, id, opening, member)?;
                 return self.open_waiting(ctx, group, &device);
             }
             Err(OpenMessageError::Read(error)) => return Err(error),
@@ -371,6 +405,10 @@ impl Engine {
             Err(OpenMessageError::BeyondWindow) => WaitCause::BeyondWindow { device },
             Err(OpenMessageError::SentBeforeKey) => {
                 self.wait(group, id, WaitCause::SentBeforeKey { device });
+                return Ok(());
+            }
+            Err(OpenMessageError::AlreadyUsed) => {
+                self.wait(group, id, WaitCause::Repeat { device });
                 return Ok(());
             }
             Err(error) => {
@@ -393,16 +431,16 @@ impl Engine {
     ) -> Result<(), ReadError> {
         let active = self.active(group)?;
         let Some(member) = active.index.member_of(ctx.tx, device)? else { return Ok(()) };
-        let own = *device == active.own_device();
         for (counter, id) in message::waiting(ctx.tx, group, device)? {
             let active = self.active(group)?;
             let Some(entry) = active.messages.log.entry(ctx.tx, id)? else { continue };
             let Some(value) = operation::decode_value(entry.payload()) else { continue };
             let Ok(headers) = message::open_headers(&active.group, &value) else { continue };
-            match message::open_message(ctx.tx, &active.group, id, &headers, &value) {
-                Ok(opened) => {
+            let arrival = arrival(ctx, active)?;
+            match message::open_message(ctx.tx, &arrival, &active.group, id, &headers, &value) {
+                Ok(opening) => {
                     message::stop_waiting(ctx.tx, group, device, counter, &id);
-                    self.tell_message(ctx, group, id, opened, member, own)?;
+                    self.tell_opening(ctx, group, id, opening, member)?;
                 }
                 Err(OpenMessageError::Read(error)) => return Err(error),
                 Err(error) if error.may_open_later() => tracing::debug!(%error, "a message goes on waiting"),
@@ -410,6 +448,7 @@ impl Engine {
                     message::stop_waiting(ctx.tx, group, device, counter, &id);
                     let cause = match error {
                         OpenMessageError::SentBeforeKey => WaitCause::SentBeforeKey { device: *device },
+                        OpenMessageError::AlreadyUsed => WaitCause::Repeat { device: *device },
                         _ => WaitCause::Unreadable,
                     };
                     self.wait(group, id, cause);
@@ -423,6 +462,65 @@ impl Engine {
         self.events.push_back(Event::MessageWaits { group: *group, entry, cause });
     }
 
+    /// Shows a message that was opened or keeps it as a repeat, and follows what changed places with it.
+    fn tell_opening(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        entry: EntryId,
+        opening: message::Opening,
+        member: MemberId,
+    ) -> Result<(), ReadError> {
+        // No key is held for longer, and none that is held now has to be erased later.
+        self.keys_due.get_or_insert(ctx.now + message::KEY_HELD_MAX);
+        let message = opening.message;
+        let (device, key) = (message.device, group_entry_key(group, &entry));
+        if opening.is_repeat {
+            let row = MessageRow {
+                height: 0,
+                device: message.device,
+                counter: message.counter,
+                payload: &message.plaintext,
+            };
+            ctx.tx.put(tables::REPEATS, &key, &row.encode());
+        } else {
+            self.tell_message(ctx, group, entry, message, member)?;
+        }
+        for shift in opening.shifts {
+            self.follow_shift(ctx, group, &shift, member)?;
+        }
+        if ctx.tx.contains(tables::REPEATS, &key)? {
+            self.wait(group, entry, WaitCause::Repeat { device });
+        }
+        Ok(())
+    }
+
+    /// Lets two messages of one device change places: one turned out to be a repeat, the other to be what was sent.
+    fn follow_shift(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        shift: &message::Shift,
+        member: MemberId,
+    ) -> Result<(), ReadError> {
+        let (from, to) = (group_entry_key(group, &shift.from), group_entry_key(group, &shift.to));
+        if let Some(row) = ctx.tx.get(tables::MESSAGES, &from)?
+            && let Some(shown) = MessageRow::decode(&row)
+        {
+            ctx.tx.delete(tables::MESSAGES, &from);
+            ctx.tx.put(tables::REPEATS, &from, &row);
+            self.wait(group, shift.from, WaitCause::Repeat { device: shown.device });
+        }
+        if let Some(row) = ctx.tx.get(tables::REPEATS, &to)?
+            && let Some(kept) = MessageRow::decode(&row)
+        {
+            ctx.tx.delete(tables::REPEATS, &to);
+            let message = kept.to_opened();
+            self.tell_message(ctx, group, shift.to, message, member)?;
+        }
+        Ok(())
+    }
+
     fn tell_message(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
@@ -430,9 +528,9 @@ impl Engine {
         entry: EntryId,
         opened: message::OpenedMessage,
         member: MemberId,
-        own: bool,
     ) -> Result<(), ReadError> {
         let active = self.active(group)?;
+        let own = opened.device == active.own_device();
         let Some(position) = active.messages.log.position(ctx.tx, entry)? else { return Ok(()) };
         let Some(parents) = active.messages.log.entry(ctx.tx, entry)? else { return Ok(()) };
         let row = MessageRow {
@@ -556,6 +654,12 @@ impl Engine {
     }
 }
 
+/// What is known as a message of the group arrives.
+fn arrival(ctx: &Ctx<'_, '_>, active: &ActiveGroup) -> Result<message::Arrival, ReadError> {
+    let past_is_synced = active.messages.log.missing(ctx.tx, 1)?.is_empty();
+    Ok(message::Arrival { now: ctx.now, past_is_synced })
+}
+
 /// What the values whose holder changed in a batch come to.
 #[derive(Default)]
 struct Changed {
@@ -622,5 +726,13 @@ impl<'p> MessageRow<'p> {
         let device = DeviceId::from_stored(device)?;
         let (height, counter) = (u64::from_be_bytes(*height), u64::from_be_bytes(*counter));
         Some(Self { height, device, counter, payload })
+    }
+
+    pub fn to_opened(self) -> message::OpenedMessage {
+        message::OpenedMessage {
+            device: self.device,
+            counter: self.counter,
+            plaintext: self.payload.to_vec(),
+        }
     }
 }

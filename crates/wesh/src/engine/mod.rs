@@ -46,6 +46,7 @@ pub use requests::Request;
 
 use crate::credentials::Verification;
 use crate::keys::AccountKeys;
+use crate::message;
 use crate::profile::Profile;
 use fetches::Fetches;
 use groups::ActiveGroup;
@@ -86,6 +87,8 @@ pub struct Engine {
     /// What an issuer is asked to confirm. Forgotten when the engine is dropped.
     verification: Option<Verification>,
     records_due: Option<Time>,
+    /// When message keys are to be erased; never later than the first is due.
+    keys_due: Option<Time>,
     speakers_changed: bool,
     /// Logs whose folded state is behind the order of their entries; also in [`crate::tables::STALE`].
     stale: BTreeSet<(GroupId, StoreKind)>,
@@ -135,6 +138,7 @@ impl Engine {
             requests_enabled: false,
             verification: None,
             records_due: None,
+            keys_due: message::erasure_due(ctx.tx)?,
             // Whoever watches may still have what an engine before this one told.
             speakers_changed: true,
             stale: BTreeSet::new(),
@@ -164,6 +168,10 @@ impl Engine {
         self.expire_exchanges(ctx)?;
         self.retry_lookups(ctx);
         self.refresh_records(ctx)?;
+        if self.keys_due.is_some_and(|due| due <= ctx.now) {
+            message::erase_due(ctx.tx, ctx.now)?;
+            self.keys_due = message::erasure_due(ctx.tx)?;
+        }
         self.finish(ctx)
     }
 
@@ -176,7 +184,13 @@ impl Engine {
         let exchanges = self.exchanges.values().filter_map(OpenExchange::due);
         let lookups = self.lookups.values().filter_map(Lookup::due);
         let fetches = self.fetches.timeout().into_iter();
-        fetches.chain(announcements).chain(exchanges).chain(lookups).chain(self.records_due).min()
+        fetches
+            .chain(announcements)
+            .chain(exchanges)
+            .chain(lookups)
+            .chain(self.records_due)
+            .chain(self.keys_due)
+            .min()
     }
 
     /// Drains the next thing that the shell should do. Only after the commit.
@@ -265,6 +279,7 @@ impl Engine {
             lookup.hasten(now);
         }
         self.records_due = self.records_due.map(|due| due.min(now));
+        self.keys_due = self.keys_due.map(|due| due.min(now));
     }
 }
 

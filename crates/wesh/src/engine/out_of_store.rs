@@ -1,13 +1,15 @@
 //! Messages that leave and come outside their log (`spec/wesh-protocol.md` §7.4).
 
-use dunlin_base::kv::Read;
+use dunlin_base::kv::{Read, ReadError};
 use dunlin_base::seal::Nonce;
 use dunlin_base::{EntryId, GroupId};
 use dunlin_orbitdb::operation;
 
+use super::fold::{MessageRow, group_entry_key};
 use super::{CommandError, Ctx, Engine};
-use crate::message::{OpenedOutOfStore, OutOfStoreError, SealedOutOfStore, seal_out_of_store};
+use crate::message::{OpenedMessage, OpenedOutOfStore, OutOfStoreError, SealedOutOfStore, seal_out_of_store};
 use crate::metadata::Index;
+use crate::tables;
 
 impl Engine {
     /// Seals a message of an active group's log to be sent outside it, such as in a push notification.
@@ -42,7 +44,8 @@ impl Engine {
     ) -> Result<OpenedOutOfStore, OutOfStoreError> {
         let sealed = SealedOutOfStore::parse(payload)?;
         for group in self.all_groups(read)? {
-            let Some(opened) = sealed.open(read, &group)? else { continue };
+            let kept = |entry: &EntryId| kept(read, &group.id(), entry);
+            let Some(opened) = sealed.open(read, &group, &kept)? else { continue };
             return match Index::member_in(read, &group.id(), &opened.device)? {
                 Some(_) => Ok(opened),
                 None => Err(OutOfStoreError::DeviceUnknown),
@@ -50,4 +53,14 @@ impl Engine {
         }
         Err(OutOfStoreError::NoGroup)
     }
+}
+
+/// The message in an entry that was opened, as it is kept.
+fn kept(read: &dyn Read, group: &GroupId, entry: &EntryId) -> Result<Option<OpenedMessage>, ReadError> {
+    let key = group_entry_key(group, entry);
+    let row = match read.get(tables::MESSAGES, &key)? {
+        Some(row) => Some(row),
+        None => read.get(tables::REPEATS, &key)?,
+    };
+    Ok(row.as_deref().and_then(MessageRow::decode).map(MessageRow::to_opened))
 }

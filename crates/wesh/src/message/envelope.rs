@@ -7,14 +7,15 @@ use dunlin_base::{DeviceId, EntryId, GroupId, SecretKey, Signature};
 use dunlin_proto::protocol::{EncryptedMessage, MessageEnvelope, MessageHeaders};
 use prost::Message as _;
 use rand_core::{CryptoRng, RngCore};
-use zeroize::Zeroizing;
 
-use super::chain::{ChainKey, KeyUnavailable};
+use super::chain::{ChainKey, KeyUnavailable, OtherChain};
+use super::claims::{Arrival, Claims, Shift, Standing, StoredKey, mark_of};
 use super::rows::{Chain, counter_key};
 use crate::errors::{Code, Coded};
 use crate::group::{Group, OwnMember};
 use crate::padding::{Carrier, Padding};
-use crate::tables::{self, damaged};
+use crate::tables;
+use crate::tables::damaged;
 
 /// Why a message was not sealed. Nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -114,25 +115,6 @@ pub(super) fn own_chain(
     }
 }
 
-/// Binds the key of an own message to the entry that carries it, without opening the entry.
-///
-/// # Errors
-/// [`ReadError`].
-pub fn remember_own_key(
-    tx: &mut Tx<'_>,
-    group: &GroupId,
-    device: &DeviceId,
-    counter: u64,
-    entry: EntryId,
-) -> Result<(), ReadError> {
-    let row = counter_key(group, device, counter);
-    if let Some(key) = tx.get(tables::MESSAGE_KEYS, &row)? {
-        tx.delete(tables::MESSAGE_KEYS, &row);
-        tx.put(tables::OPENED_KEYS, entry.digest(), &key);
-    }
-    Ok(())
-}
-
 /// Why the headers of a message do not open. Every member sees the same.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -205,8 +187,9 @@ pub enum OpenMessageError {
     /// The device shared its chain with this member later. It stays closed for ever.
     #[error("the message was sent before its key was shared")]
     SentBeforeKey,
-    /// Another entry carried the message with this counter. It stays closed for ever.
-    #[error("the key of the message was used already")]
+    /// Another entry holds its counter, and the key is erased; or it is that message once more. It stays closed
+    /// for ever.
+    #[error("another message has the number of this one")]
     AlreadyUsed,
     /// The value is no `MessageEnvelope`: not the one that the headers came from.
     #[error("the value is no message envelope")]
@@ -277,49 +260,116 @@ impl std::fmt::Debug for OpenedMessage {
     }
 }
 
+/// A message that was opened, and what that changed.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Opening {
+    /// The message.
+    pub message: OpenedMessage,
+    /// Whether it is to be kept and not shown, because its counter belongs to another one. Before `shifts`.
+    pub is_repeat: bool,
+    /// Which messages of the device changed places, in the order in which that happened.
+    pub shifts: Vec<Shift>,
+}
+
 /// Opens the message in the entry `entry`, whose `envelope` has the given `headers`.
 ///
-/// The first entry that opens with the key of a counter gets it: the key is bound to the entry in `tx`,
-/// so that the same entry opens again and a copy in another entry does not.
+/// The counter is given to the entry as [`claims`](super::claims) describes, and the key is erased as soon as it
+/// is settled: after that, nothing opens with it any more, the same entry included.
 ///
 /// # Errors
 /// [`OpenMessageError`]; the chain is as it was, but for [`OpenMessageError::Malformed`].
 pub fn open_message(
     tx: &mut Tx<'_>,
+    arrival: &Arrival,
     group: &Group,
     entry: EntryId,
     headers: &Headers,
     envelope: &[u8],
-) -> Result<OpenedMessage, OpenMessageError> {
+) -> Result<Opening, OpenMessageError> {
     let envelope = MessageEnvelope::decode(envelope).map_err(|_| OpenMessageError::Envelope)?;
-    if let Some(key) = opened_key(tx, &entry)? {
-        return opened(headers, &open_with(&key, headers, &envelope.message)?);
+    let signature = headers.signature.ok_or(OpenMessageError::Forged)?;
+    let (id, mark) = (group.id(), mark_of(&signature));
+    let claims = Claims { group: &id, device: &headers.device };
+    let counter = headers.counter;
+    let taken = match TakenKey::take(tx, &id, headers) {
+        Ok(taken) => taken,
+        Err(error) => {
+            if matches!(error, OpenMessageError::SentBeforeKey) {
+                claims.note_hearsay(tx, counter, &mark)?;
+            }
+            return Err(error);
+        }
+    };
+    let standing = match &taken {
+        TakenKey::Held(_) => claims.standing(tx, counter, entry, &mark)?,
+        _ => Standing::First,
+    };
+    if matches!(standing, Standing::Refused) {
+        return Err(OpenMessageError::AlreadyUsed);
     }
-    let id = group.id();
-    let taken = TakenKey::take(tx, &id, headers)?;
     let clear = proven(taken.key(), headers, &envelope.message)?;
-    taken.bind(tx, &id, headers, entry);
-    opened(headers, &clear)
+    if let TakenKey::Other(_, chain) = &taken {
+        Chain::Other(chain.clone()).store(tx, &id, &headers.device);
+    }
+    let message = opened(headers, &clear)?;
+    let mut opening = Opening { message, is_repeat: false, shifts: Vec::new() };
+    match standing {
+        Standing::Again { is_repeat } => opening.is_repeat = is_repeat,
+        Standing::Disputed => {
+            claims.note_signature(tx, counter, &mark, entry);
+            claims.dispute(tx, counter, entry, mark);
+            opening.is_repeat = true;
+            opening.shifts = claims.judge(tx, counter, &mark)?;
+        }
+        Standing::First | Standing::Refused => {
+            let is_settled = match &taken {
+                TakenKey::Other(_, chain) => {
+                    arrival.past_is_synced
+                        && chain.skipped.is_empty()
+                        && claims.settles_at_once(tx, counter, &mark)?
+                }
+                TakenKey::Own(_) | TakenKey::Held(_) => false,
+            };
+            claims.note_signature(tx, counter, &mark, entry);
+            if is_settled {
+                // Then nothing else is held either.
+                return Ok(opening);
+            }
+            claims.hold(tx, arrival.now, counter, taken.key(), entry, mark);
+            opening.shifts = claims.judge(tx, counter, &mark)?;
+        }
+    }
+    if arrival.past_is_synced
+        && let Some(Chain::Other(chain)) = Chain::load(tx, &id, &headers.device)?
+    {
+        claims.settle(tx, chain.skipped.first().map_or(u64::MAX, |(counter, _)| *counter))?;
+    }
+    Ok(opening)
 }
 
-/// Gives the key of an opened message to another entry that carries the same sealed bytes and takes the place
-/// of the first.
+/// Lets the entry `by` take over what is known of the message with these `headers` in `entry`: it carries the
+/// same sealed bytes.
 ///
 /// # Errors
 /// [`ReadError`].
-pub fn hand_down_key(tx: &mut Tx<'_>, entry: &EntryId, by: &EntryId) -> Result<(), ReadError> {
-    if let Some(key) = opened_key(tx, entry)? {
-        tx.put(tables::OPENED_KEYS, by.digest(), key.as_bytes());
-        tx.delete(tables::OPENED_KEYS, entry.digest());
-    }
-    Ok(())
+pub fn hand_down_claim(
+    tx: &mut Tx<'_>,
+    group: &GroupId,
+    headers: &Headers,
+    entry: &EntryId,
+    by: &EntryId,
+) -> Result<(), ReadError> {
+    let Some(signature) = headers.signature else { return Ok(()) };
+    let claims = Claims { group, device: &headers.device };
+    claims.hand_down(tx, headers.counter, &mark_of(&signature), entry, *by)
 }
 
-/// The key that was bound to an entry, if it was opened.
-pub(super) fn opened_key(read: &dyn Read, entry: &EntryId) -> Result<Option<SymmetricKey>, ReadError> {
-    let Some(row) = read.get(tables::OPENED_KEYS, entry.digest())? else { return Ok(None) };
-    let row = Zeroizing::new(row);
-    SymmetricKey::from_slice(&row).map(Some).ok_or_else(|| damaged(tables::OPENED_KEYS))
+/// Erases the key of the message `counter` of `device`, if it is held: nothing opens the message again.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn erase_key(tx: &mut Tx<'_>, group: &GroupId, device: &DeviceId, counter: u64) -> Result<(), ReadError> {
+    Claims { group, device }.erase(tx, counter)
 }
 
 fn open_with(key: &SymmetricKey, headers: &Headers, sealed: &[u8]) -> Result<Vec<u8>, OpenMessageError> {
@@ -339,61 +389,42 @@ pub(super) fn proven(
     Ok(clear)
 }
 
-/// The key of an own message that was not opened yet.
-pub(super) fn own_key(
-    read: &dyn Read,
-    group: &GroupId,
-    state: &ChainKey,
-    headers: &Headers,
-) -> Result<SymmetricKey, OpenMessageError> {
-    let row = counter_key(group, &headers.device, headers.counter);
-    let Some(key) = read.get(tables::MESSAGE_KEYS, &row)? else {
-        let sealed_here = headers.counter <= state.counter();
-        let why = if sealed_here { KeyUnavailable::AlreadyUsed } else { KeyUnavailable::BeyondWindow };
-        return Err(why.into());
-    };
-    let key = Zeroizing::new(key);
-    Ok(SymmetricKey::from_slice(&key).ok_or_else(|| damaged(tables::MESSAGE_KEYS))?)
-}
-
 fn opened(headers: &Headers, clear: &[u8]) -> Result<OpenedMessage, OpenMessageError> {
     let message = EncryptedMessage::decode(clear).map_err(|_| OpenMessageError::Malformed)?;
     Ok(OpenedMessage { device: headers.device, counter: headers.counter, plaintext: message.plaintext })
 }
 
-/// The key of a message, taken from the chain of its device but not yet from the store.
-enum TakenKey {
+/// The key of a message, and where it came from. Nothing is changed by taking it.
+pub(super) enum TakenKey {
+    /// Of an own message that was not opened yet.
     Own(SymmetricKey),
-    Other(SymmetricKey, Chain),
+    /// Of the chain of another device, and what is left of that without it.
+    Other(SymmetricKey, OtherChain),
+    /// Of a counter that another entry claims.
+    Held(SymmetricKey),
 }
 
 impl TakenKey {
-    fn take(read: &dyn Read, group: &GroupId, headers: &Headers) -> Result<Self, OpenMessageError> {
-        match Chain::load(read, group, &headers.device)? {
-            None => Err(OpenMessageError::NoChainKey),
-            Some(Chain::Own(state)) => Ok(Self::Own(own_key(read, group, &state, headers)?)),
-            Some(Chain::Other(mut chain)) => {
+    pub fn take(read: &dyn Read, group: &GroupId, headers: &Headers) -> Result<Self, OpenMessageError> {
+        let chain = Chain::load(read, group, &headers.device)?.ok_or(OpenMessageError::NoChainKey)?;
+        if let Some(stored) = StoredKey::load(read, group, &headers.device, headers.counter)? {
+            return Ok(if stored.is_held { Self::Held(stored.key) } else { Self::Own(stored.key) });
+        }
+        match chain {
+            Chain::Own(state) if headers.counter <= state.counter() => {
+                Err(KeyUnavailable::AlreadyUsed.into())
+            }
+            Chain::Own(_) => Err(KeyUnavailable::BeyondWindow.into()),
+            Chain::Other(mut chain) => {
                 let key = chain.take(group, headers.counter)?;
-                Ok(Self::Other(key, Chain::Other(chain)))
+                Ok(Self::Other(key, chain))
             }
         }
     }
 
-    fn key(&self) -> &SymmetricKey {
+    pub fn key(&self) -> &SymmetricKey {
         match self {
-            Self::Own(key) => key,
-            Self::Other(key, _) => key,
-        }
-    }
-
-    /// Writes that `entry` has the key, and that nothing else gets it.
-    fn bind(self, tx: &mut Tx<'_>, group: &GroupId, headers: &Headers, entry: EntryId) {
-        tx.put(tables::OPENED_KEYS, entry.digest(), self.key().as_bytes());
-        match self {
-            Self::Own(_) => {
-                tx.delete(tables::MESSAGE_KEYS, &counter_key(group, &headers.device, headers.counter));
-            }
-            Self::Other(_, chain) => chain.store(tx, group, &headers.device),
+            Self::Own(key) | Self::Held(key) | Self::Other(key, _) => key,
         }
     }
 }

@@ -14,7 +14,10 @@
 //! | [`CHAINS`](crate::tables::CHAINS) | group, device | own: `01`, counter, chain key |
 //! | | | other: `02`, counter it was shared at, counter, chain key, then counter and message key of each skipped message |
 //! | [`MESSAGE_KEYS`](crate::tables::MESSAGE_KEYS) | group, device, counter | key of an own message that was sealed and not opened yet |
-//! | [`OPENED_KEYS`](crate::tables::OPENED_KEYS) | entry | key of the message in that entry |
+//! | | | or a key that is held, then the milliseconds until when |
+//! | [`HELD`](crate::tables::HELD) | milliseconds, group, device, counter | nothing |
+//! | [`CLAIMS`](crate::tables::CLAIMS) | group, device, counter, entry | mark of the signature, `01` if shown, else `00`; while the key is held |
+//! | [`SIGNATURES`](crate::tables::SIGNATURES) | group, device, mark of the signature, counter | the entry that was opened, or nothing if it was sent before the key |
 //! | [`CHAIN_BOXES`](crate::tables::CHAIN_BOXES) | group, own device, member | the box that was made for the member |
 //! | [`WAITING`](crate::tables::WAITING) | group, device, counter, entry | nothing |
 //!
@@ -24,6 +27,7 @@
 
 mod boxes;
 mod chain;
+mod claims;
 mod envelope;
 mod out_of_store;
 mod rows;
@@ -31,9 +35,10 @@ mod waiting;
 
 pub use boxes::{ChainBoxError, dangerous_seal_chain_key, open_chain_key_box, own_chain_key_box};
 pub use chain::{ChainKey, KEY_WINDOW, KeyUnavailable, OtherChain};
+pub use claims::{Arrival, COUNTER_KEY_DAYS_MAX, KEY_HELD_MAX, Shift, erase_due, erasure_due};
 pub use envelope::{
-    Headers, HeadersError, OpenMessageError, OpenedMessage, SealError, Sealed, hand_down_key, open_headers,
-    open_message, remember_own_key, seal, seal_at,
+    Headers, HeadersError, OpenMessageError, OpenedMessage, Opening, SealError, Sealed, erase_key,
+    hand_down_claim, open_headers, open_message, seal, seal_at,
 };
 pub use out_of_store::{
     OUT_OF_STORE_BYTES_MAX, OpenedOutOfStore, OutOfStoreError, SealedOutOfStore, out_of_store_reference,

@@ -15,15 +15,21 @@ use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::{Read, ReadError};
 use dunlin_base::seal::{self, NONCE_BYTES, Nonce};
 use dunlin_base::{DeviceId, EntryId, GroupId, Signature};
-use dunlin_proto::protocol::{MessageEnvelope, OutOfStoreMessage, OutOfStoreMessageEnvelope};
+use dunlin_proto::protocol::{
+    EncryptedMessage, MessageEnvelope, OutOfStoreMessage, OutOfStoreMessageEnvelope,
+};
 use prost::Message as _;
 use zeroize::Zeroizing;
 
 use super::chain::{ChainKey, KeyUnavailable, OtherChain};
-use super::envelope::{Headers, HeadersError, OpenMessageError, open_headers, opened_key, own_key, proven};
+use super::claims::{Claims, mark_of};
+use super::envelope::{
+    Headers, HeadersError, OpenMessageError, OpenedMessage, TakenKey, open_headers, proven,
+};
 use super::rows::Chain;
 use crate::errors::{Code, Coded};
 use crate::group::Group;
+use crate::padding::{Carrier, Padding};
 
 /// Longest envelope that is opened: it holds a message of an entry.
 pub const OUT_OF_STORE_BYTES_MAX: usize = dunlin_log::ENTRY_BYTES_MAX;
@@ -170,30 +176,48 @@ impl SealedOutOfStore {
 
     /// Opens it as a message of `group`; `None` when it belongs to another one.
     ///
+    /// The key of a message that came in the log is erased: then the text is what `kept` has for its entry.
+    ///
     /// # Errors
     /// [`OutOfStoreError`], when it belongs to the group and does not open.
-    pub fn open(&self, read: &dyn Read, group: &Group) -> Result<Option<OpenedOutOfStore>, OutOfStoreError> {
+    pub fn open(
+        &self,
+        read: &dyn Read,
+        group: &Group,
+        kept: &dyn Fn(&EntryId) -> Result<Option<OpenedMessage>, ReadError>,
+    ) -> Result<Option<OpenedOutOfStore>, OutOfStoreError> {
         let Ok(clear) = seal::open(group.secret(), &self.nonce, &self.sealed) else { return Ok(None) };
         let message = OutOfStoreMessage::decode(&*clear).map_err(|_| OutOfStoreError::Malformed)?;
-        let entry = match message.cid.as_slice() {
+        let named = match message.cid.as_slice() {
             [] => None,
             cid => Some(EntryId::from_cid_bytes(cid).ok_or(OutOfStoreError::Malformed)?),
         };
+        let signature = Signature::from_slice(&message.sig);
         let headers = Headers {
             counter: message.counter,
             device: DeviceId::from_bytes(&message.device_pk).map_err(|_| OutOfStoreError::Malformed)?,
-            signature: Signature::from_slice(&message.sig),
+            signature,
         };
-        let known = match entry {
-            Some(entry) => opened_key(read, &entry)?,
-            None => None,
+        let signature = signature.ok_or(OpenMessageError::Forged)?;
+        let id = group.id();
+        let claims = Claims { group: &id, device: &headers.device };
+        let opened_as = claims.opened_as(read, headers.counter, &mark_of(&signature))?;
+        let entry = named.or(opened_as);
+        let clear = match message_key(read, group, &headers) {
+            Ok(key) => proven(&key, &headers, &message.encrypted_payload)?,
+            Err(OpenMessageError::AlreadyUsed) => {
+                let here = opened_as.or(named).map_or(Ok(None), |entry| kept(&entry))?;
+                here.and_then(|kept| signed_again(&kept, &headers, &signature, opened_as.is_some()))
+                    .ok_or(OpenMessageError::AlreadyUsed)?
+            }
+            Err(error) => return Err(error.into()),
         };
-        let already_received = known.is_some();
-        let key = match known {
-            Some(key) => key,
-            None => message_key(read, group, &headers)?,
+        let already_received = match opened_as {
+            Some(_) => true,
+            // What earlier versions opened has no mark.
+            None => named.map_or(Ok(None), |entry| kept(&entry))?.is_some(),
         };
-        let clear = Zeroizing::new(proven(&key, &headers, &message.encrypted_payload)?);
+        let clear = Zeroizing::new(clear);
         let reference = out_of_store_reference(group.secret(), &headers.device, headers.counter);
         if self.reference != reference {
             return Err(OutOfStoreError::OtherReference);
@@ -210,20 +234,46 @@ impl SealedOutOfStore {
     }
 }
 
-/// The key of a message that was not opened in the log; it stays where it is.
+/// What a device signed, made again from the text that is left of it: in the form that the signature fits. Texts that
+/// `is_known` to have that signature and fit in no form had fields that are not known here.
+fn signed_again(
+    kept: &OpenedMessage,
+    headers: &Headers,
+    signature: &Signature,
+    is_known: bool,
+) -> Option<Vec<u8>> {
+    if (kept.device, kept.counter) != (headers.device, headers.counter) {
+        return None;
+    }
+    let form = |padding: Padding| {
+        let message = EncryptedMessage { plaintext: kept.plaintext.clone(), protocol_metadata: None };
+        let mut clear = message.encode_to_vec();
+        padding.close(&mut clear, Carrier::Message);
+        clear
+    };
+    let fits = |clear: &Vec<u8>| headers.device.key().verify(clear, signature).is_ok();
+    let forms = [Padding::Buckets, Padding::Bare].map(form);
+    match forms.iter().find(|clear| fits(clear)) {
+        Some(clear) => Some(clear.clone()),
+        None => is_known.then(|| form(Padding::Bare)),
+    }
+}
+
+/// The key of a message; it stays where it is.
 fn message_key(read: &dyn Read, group: &Group, headers: &Headers) -> Result<SymmetricKey, OpenMessageError> {
-    match Chain::load(read, &group.id(), &headers.device)? {
-        None => Err(OpenMessageError::NoChainKey),
-        Some(Chain::Own(state)) => own_key(read, &group.id(), &state, headers),
-        Some(Chain::Other(chain)) => {
-            let beyond = headers.counter.checked_sub(chain.window_end());
-            match beyond {
-                Some(beyond) if (1..=OUT_OF_STORE_AHEAD).contains(&beyond) => {
-                    beyond_window(&chain, &group.id(), headers.counter)
+    match TakenKey::take(read, &group.id(), headers) {
+        Ok(taken) => Ok(taken.key().clone()),
+        Err(OpenMessageError::BeyondWindow) => match Chain::load(read, &group.id(), &headers.device)? {
+            Some(Chain::Other(chain)) => {
+                let beyond = headers.counter.saturating_sub(chain.window_end());
+                match beyond <= OUT_OF_STORE_AHEAD {
+                    true => beyond_window(&chain, &group.id(), headers.counter),
+                    false => Err(OpenMessageError::BeyondWindow),
                 }
-                _ => chain.clone().take(&group.id(), headers.counter).map_err(Into::into),
             }
-        }
+            _ => Err(OpenMessageError::BeyondWindow),
+        },
+        Err(error) => Err(error),
     }
 }
 
@@ -250,9 +300,8 @@ mod tests {
     use rand_chacha::ChaCha12Rng;
     use rand_core::SeedableRng;
 
-    use super::super::{inspect_chain, open_message, register_chain_key, seal_at};
+    use super::super::{Arrival, inspect_chain, open_message, register_chain_key, seal_at};
     use super::*;
-    use crate::padding::Padding;
 
     /// A sender, a group, and a receiver with the chain of the sender.
     struct Scene {
@@ -286,8 +335,10 @@ mod tests {
                 state = state.step(&self.group.id()).unwrap().0;
             }
             let nonce = || Nonce::dangerous_fixed([counter as u8; 24]);
+            let text = format!("text {counter}");
             let (sealed, ..) =
-                seal_at(&self.group, &self.device, &state, b"text", Padding::Buckets, nonce()).unwrap();
+                seal_at(&self.group, &self.device, &state, text.as_bytes(), Padding::Buckets, nonce())
+                    .unwrap();
             let entry = EntryId::of_block(&sealed.envelope);
             let out = seal_out_of_store(&self.group, entry, &sealed.envelope, nonce()).unwrap();
             (entry, sealed.envelope, out)
@@ -295,7 +346,7 @@ mod tests {
     }
 
     fn open(tx: &Tx<'_>, group: &Group, payload: &[u8]) -> Result<Option<OpenedOutOfStore>, OutOfStoreError> {
-        SealedOutOfStore::parse(payload)?.open(tx, group)
+        SealedOutOfStore::parse(payload)?.open(tx, group, &|_| Ok(None))
     }
 
     #[test]
@@ -324,8 +375,23 @@ mod tests {
         assert_eq!(inspect_chain(&tx, &scene.group.id(), &device).unwrap(), before);
 
         let headers = open_headers(&scene.group, &value).unwrap();
-        open_message(&mut tx, &scene.group, entry, &headers, &value).unwrap();
+        let arrival = Arrival { now: dunlin_base::Time::from_secs(1), past_is_synced: true };
+        let opening = open_message(&mut tx, &arrival, &scene.group, entry, &headers, &value).unwrap();
         assert!(open(&tx, &scene.group, &out).unwrap().unwrap().already_received);
+
+        // Once nothing is missing before it, its key is erased, and the text is the one that was kept.
+        for counter in [1, 2] {
+            let (entry, value, _) = scene.message(counter);
+            let headers = open_headers(&scene.group, &value).unwrap();
+            open_message(&mut tx, &arrival, &scene.group, entry, &headers, &value).unwrap();
+        }
+        let closed = open(&tx, &scene.group, &out);
+        assert!(matches!(closed, Err(OutOfStoreError::Message(OpenMessageError::AlreadyUsed))));
+        let kept = |of: &EntryId| Ok((*of == entry).then(|| opening.message.clone()));
+        let opened = SealedOutOfStore::parse(&out).unwrap().open(&tx, &scene.group, &kept).unwrap().unwrap();
+        assert!(opened.already_received);
+        let signature = Signature::from_slice(&opened.message.sig).unwrap();
+        assert!(opened.device.key().verify(&opened.clear, &signature).is_ok(), "what the device signed");
     }
 
     /// `spec/security.md` E8: nothing wraps at either end of the counters.

@@ -150,7 +150,8 @@ fn own_unopened(read: &dyn Read, group: &GroupId, device: &DeviceId) -> Result<V
     use dunlin_base::kv::{Direction, KeyRange};
     let range = KeyRange::prefix(&device_key(group, device));
     let rows = read.collect(tables::MESSAGE_KEYS, &range, Direction::Ascending, usize::MAX)?;
-    let counters = rows.iter().map(|(key, _)| Some(u64::from_be_bytes(*key.last_chunk::<8>()?)));
+    let unopened = rows.iter().filter(|(_, row)| row.len() == 32);
+    let counters = unopened.map(|(key, _)| Some(u64::from_be_bytes(*key.last_chunk::<8>()?)));
     counters.collect::<Option<_>>().ok_or_else(|| damaged(tables::MESSAGE_KEYS))
 }
 

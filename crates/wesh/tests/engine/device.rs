@@ -2,7 +2,7 @@
 
 use std::ops::{Bound, ControlFlow};
 
-use dunlin_base::kv::{Direction, Durability, MemoryStore, Store, Tx};
+use dunlin_base::kv::{Direction, Durability, KeyRange, MemoryStore, Read, Store, Table, Tx};
 use dunlin_base::{GroupId, PeerId, Time};
 use dunlin_wesh::engine::{Ctx, Engine, MessageEvent, MetadataEvent};
 use dunlin_wesh::metadata::Event as MetadataKind;
@@ -40,8 +40,12 @@ impl Device {
     }
 
     pub fn run<R>(&mut self, command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> R) -> R {
+        self.run_at(NOW, command)
+    }
+
+    pub fn run_at<R>(&mut self, now: Time, command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> R) -> R {
         let mut tx = Tx::new(&self.store);
-        let result = command(&mut Ctx { tx: &mut tx, now: NOW, rng: &mut self.rng }, &mut self.engine);
+        let result = command(&mut Ctx { tx: &mut tx, now, rng: &mut self.rng }, &mut self.engine);
         while self.engine.poll_event().is_some() {}
         self.store.commit(tx.into_batch(), Durability::Synced).unwrap();
         while self.engine.poll_action().is_some() {}
@@ -62,6 +66,19 @@ impl Device {
             archive.extend_from_slice(part.as_bytes());
         }
         archive
+    }
+
+    /// Whether the bytes are anywhere in the store.
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        let mut found = false;
+        for table in 0..=u8::MAX {
+            let mut visit = |key: &[u8], row: &[u8]| {
+                found |= [key, row].iter().any(|part| part.windows(bytes.len()).any(|part| part == bytes));
+                ControlFlow::Continue(())
+            };
+            self.store.scan(Table(table), &KeyRange::default(), Direction::Ascending, &mut visit).unwrap();
+        }
+        found
     }
 
     pub fn messages(&self, group: &GroupId) -> Vec<Vec<u8>> {

@@ -5,4 +5,5 @@
 mod archive;
 mod credentials;
 mod device;
+mod erasure;
 mod out_of_store;
