@@ -1,16 +1,17 @@
 //! Lists of events and messages: what is there, then what comes (`spec/wesh-protocol.md` §8.6).
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::{Bound, ControlFlow};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use dunlin_base::kv::Direction;
-use dunlin_base::{EntryId, GroupId};
+use dunlin_base::{AccountId, EntryId, GroupId};
 use dunlin_log::Position;
 use dunlin_proto::protocol::{EventContext, GroupMessageEvent, GroupMetadataEvent, MessageHeaders};
 use dunlin_wesh::engine::{App, CommandError, Event, MessageEvent, MetadataEvent};
 use dunlin_wesh::errors::Code;
+use dunlin_wesh::metadata;
 use futures::Stream;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
@@ -25,6 +26,9 @@ const ITEMS_WAITING_MAX: usize = 128;
 const PAGE: usize = 256;
 /// Items that may come while the log is read, before the client has to list again.
 const OVERLAP_MAX: usize = 4096;
+
+/// Items in no log that one stream was given and that are remembered: many times what may wait for an answer.
+const UNLOGGED_MAX: usize = 1024;
 
 /// A stream of replies.
 pub(super) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -95,6 +99,14 @@ pub(super) trait Item: Clone + Send + Sized + 'static {
         start: Bound<Position>,
         direction: Direction,
     ) -> Result<Vec<Self>, CommandError>;
+    /// What waits to be written, in no log yet.
+    fn pending(
+        engine: &dunlin_wesh::engine::Engine,
+        read: &dyn dunlin_base::kv::Read,
+        group: &GroupId,
+    ) -> Result<Vec<Self>, CommandError>;
+    /// Whom it is about, if it is of a kind that is told before it is in a log, and its id until then.
+    fn unlogged_id(&self) -> Option<(AccountId, EntryId)>;
 }
 
 /// Starts a list.
@@ -111,6 +123,9 @@ pub(super) async fn list<T: Item, A: App + Send + 'static>(
                 Some(id) => engine.position(read, &group, T::IN_MESSAGES, &id).map(Some),
                 None => Ok(None),
             };
+            let pending = T::pending(engine, read, &group)?;
+            // Whoever goes on from what is in no log yet begins anew: it has no place to go on from.
+            let since = since.filter(|since| pending.iter().all(|item| item.id() != *since));
             Ok((position(since)?, position(until)?))
         })
         .await
@@ -149,7 +164,8 @@ async fn serve<T: Item, A: App + Send + 'static>(
     events: broadcast::Receiver<Arc<Event>>,
     replies: mpsc::Sender<Result<T::Reply, Status>>,
 ) {
-    let mut live = Live { events, group: range.group, overlap: Overlap::<T>::default() };
+    let overlap = Overlap::<T>::default();
+    let mut live = Live { events, group: range.group, overlap, unlogged: BTreeMap::new() };
     let served = async {
         if range.replay {
             replay(&node, &range, since, until, &mut live, &replies).await?;
@@ -176,6 +192,9 @@ async fn replay<T: Item, A: App + Send + 'static>(
         true => (Direction::Descending, until),
     };
     let mut start = first.map_or(Bound::Unbounded, Bound::Included);
+    if range.newest_first && until.is_none() && !pending(node, range, live, replies).await? {
+        return Ok(());
+    }
     loop {
         let page = node
             .view(move |read, engine, _| T::page(engine, read, &group, start, direction))
@@ -184,7 +203,7 @@ async fn replay<T: Item, A: App + Send + 'static>(
         if range.follow {
             live.keep_up(&page)?;
         }
-        let Some(last) = page.last() else { return Ok(()) };
+        let Some(last) = page.last() else { break };
         start = Bound::Excluded(last.position());
         for item in page {
             let position = item.position();
@@ -196,14 +215,40 @@ async fn replay<T: Item, A: App + Send + 'static>(
             }
         }
     }
+    if !range.newest_first && until.is_none() {
+        pending(node, range, live, replies).await?;
+    }
+    Ok(())
+}
+
+/// Gives what is in no log yet. Returns whether to go on.
+async fn pending<T: Item, A: App + Send + 'static>(
+    node: &NodeHandle<A>,
+    range: &Range,
+    live: &mut Live<T>,
+    replies: &mpsc::Sender<Result<T::Reply, Status>>,
+) -> Result<bool, Status> {
+    let group = range.group;
+    let waiting = node.view(move |read, engine, _| T::pending(engine, read, &group)).await;
+    let waiting = waiting.map_err(|error| status_of(&error))?;
+    if range.follow {
+        live.keep_up(&waiting)?;
+    }
+    for item in waiting {
+        if live.is_new(&item) && replies.send(Ok(item.reply())).await.is_err() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn follow<T: Item>(
     mut live: Live<T>,
     replies: &mpsc::Sender<Result<T::Reply, Status>>,
 ) -> Result<(), Status> {
-    for item in live.overlap.rest() {
-        if replies.send(Ok(item.reply())).await.is_err() {
+    let overlap: Vec<T> = live.overlap.rest().collect();
+    for item in overlap {
+        if live.is_new(&item) && replies.send(Ok(item.reply())).await.is_err() {
             return Ok(());
         }
     }
@@ -218,7 +263,7 @@ async fn follow<T: Item>(
             Err(broadcast::error::RecvError::Closed) => return Ok(()),
         };
         let Some(item) = T::of_event(&event, &live.group) else { continue };
-        if replies.send(Ok(item.reply())).await.is_err() {
+        if live.is_new(&item) && replies.send(Ok(item.reply())).await.is_err() {
             return Ok(());
         }
     }
@@ -234,9 +279,25 @@ struct Live<T> {
     events: broadcast::Receiver<Arc<Event>>,
     group: GroupId,
     overlap: Overlap<T>,
+    /// What the client was given last of each account while it was in no log.
+    unlogged: BTreeMap<AccountId, EntryId>,
 }
 
 impl<T: Item> Live<T> {
+    /// Whether the client has not been given `item`, in a log or before it was in one.
+    fn is_new(&mut self, item: &T) -> bool {
+        match item.unlogged_id() {
+            Some((about, id)) if item.id() == id => {
+                if self.unlogged.len() >= UNLOGGED_MAX {
+                    self.unlogged.pop_first();
+                }
+                self.unlogged.insert(about, id) != Some(id)
+            }
+            Some((about, id)) => self.unlogged.remove(&about) != Some(id),
+            None => true,
+        }
+    }
+
     /// Takes what has been told up to the answer of a read that found `page`.
     fn keep_up(&mut self, page: &[T]) -> Result<(), Status> {
         loop {
@@ -341,6 +402,18 @@ impl Item for MessageEvent {
         })?;
         Ok(page)
     }
+
+    fn pending(
+        _: &dunlin_wesh::engine::Engine,
+        _: &dyn dunlin_base::kv::Read,
+        _: &GroupId,
+    ) -> Result<Vec<Self>, CommandError> {
+        Ok(Vec::new())
+    }
+
+    fn unlogged_id(&self) -> Option<(AccountId, EntryId)> {
+        None
+    }
 }
 
 impl Item for MetadataEvent {
@@ -358,6 +431,11 @@ impl Item for MetadataEvent {
     fn of_event(event: &Event, group: &GroupId) -> Option<Self> {
         match event {
             Event::Metadata(metadata) if metadata.group == *group => Some(metadata.clone()),
+            Event::RequestReceived { event, .. } | Event::RequestDiscarded { event }
+                if event.group == *group =>
+            {
+                Some(MetadataEvent::clone(event))
+            }
             _ => None,
         }
     }
@@ -383,6 +461,27 @@ impl Item for MetadataEvent {
             if page.len() >= PAGE { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok(page)
+    }
+
+    fn pending(
+        engine: &dunlin_wesh::engine::Engine,
+        read: &dyn dunlin_base::kv::Read,
+        group: &GroupId,
+    ) -> Result<Vec<Self>, CommandError> {
+        if *group != engine.account_group() || !engine.is_active(group) {
+            return Ok(Vec::new());
+        }
+        Ok(engine.requests_as_events(read)?)
+    }
+
+    /// Requests and refusals are told before they are written, or without being written.
+    fn unlogged_id(&self) -> Option<(AccountId, EntryId)> {
+        let about = match self.event.event() {
+            metadata::Event::ContactReceived { contact, .. } => contact.account,
+            metadata::Event::ContactDiscarded { account, .. } => *account,
+            _ => return None,
+        };
+        Some((about, self.event.unlogged_id()))
     }
 }
 

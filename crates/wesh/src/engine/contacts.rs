@@ -3,7 +3,7 @@
 use dunlin_base::AccountId;
 use dunlin_base::kv::{Read, ReadError};
 
-use super::{CommandError, Ctx, Engine};
+use super::{CommandError, Ctx, Engine, Event};
 use crate::contact::{Contact, ContactAction, ContactState, ContactStep, METADATA_BYTES_MAX, next_step};
 use crate::group::{Group, OwnMember};
 use crate::metadata::Event as MetadataKind;
@@ -80,6 +80,9 @@ impl Engine {
         contact: &AccountId,
     ) -> Result<(), CommandError> {
         if self.take_request(ctx, contact)?.is_some() {
+            let own = &self.active(&self.account_group())?.own;
+            let event = Box::new(self.unlogged(MetadataKind::contact_discarded(own, *contact))?);
+            self.events.push_back(Event::RequestDiscarded { event });
             return Ok(());
         }
         self.act_on_contact(ctx, contact, ContactAction::Discard)

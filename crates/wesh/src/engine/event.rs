@@ -49,6 +49,13 @@ pub enum Event {
         contact: Contact,
         /// When it arrived.
         at: Time,
+        /// The same in the form of the event that accepting it will write; it is in no log.
+        event: Box<MetadataEvent>,
+    },
+    /// A request was refused, of which nothing is written.
+    RequestDiscarded {
+        /// The same in the form of the event that another implementation writes; it is in no log.
+        event: Box<MetadataEvent>,
     },
     /// The handshake of an own request was completed: the other side has it.
     RequestSent {
@@ -90,7 +97,7 @@ impl Event {
             | Self::Refolded { group }
             | Self::Delivered { group, .. }
             | Self::Presence { group, .. } => Some(*group),
-            Self::RequestReceived { .. } | Self::RequestSent { .. } => None,
+            Self::RequestReceived { .. } | Self::RequestDiscarded { .. } | Self::RequestSent { .. } => None,
         }
     }
 }

@@ -6,14 +6,15 @@
 use dunlin_base::keys::AgreementKey;
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
 use dunlin_base::{AccountId, PeerId, Span, Time};
+use dunlin_log::Position;
 use dunlin_proto::tinder::{Record, Records};
 use prost::Message as _;
 
 use super::peers::Peer;
-use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId};
+use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId, MetadataEvent};
 use crate::contact::{Contact, ContactAction, ContactRefusal, ContactState, ContactStep};
 use crate::handshake::{HandshakeAction, Requester, Responder};
-use crate::metadata::Event as MetadataKind;
+use crate::metadata::{Event as MetadataKind, OpenedEvent};
 use crate::{rotation, tables};
 
 /// Handshakes that peers may have under way with us (`spec/security.md` Q1).
@@ -177,6 +178,18 @@ impl Engine {
         let mut requests: Vec<_> = rows.iter().filter_map(|(_, row)| decode_request(row)).collect();
         requests.sort_by_key(|request| request.at);
         Ok(requests)
+    }
+
+    /// The requests that wait for an answer, in the form of the events that accepting them will write.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn requests_as_events(&self, read: &dyn Read) -> Result<Vec<MetadataEvent>, ReadError> {
+        let own = &self.active(&self.account_group())?.own;
+        let requests = self.requests(read)?.into_iter();
+        requests
+            .map(|request| self.unlogged(MetadataKind::contact_received(own, request.contact)))
+            .collect()
     }
 
     /// Takes local records from a connected peer.
@@ -426,6 +439,16 @@ impl Engine {
         Ok(row.as_deref().and_then(decode_request))
     }
 
+    /// An event of the account group that is told and not written. Its id follows from its content, and it
+    /// comes after all that is written.
+    pub(super) fn unlogged(&self, event: MetadataKind) -> Result<MetadataEvent, ReadError> {
+        let group = self.account_group();
+        let event = OpenedEvent::unlogged(&self.active(&group)?.own, event);
+        let entry = event.unlogged_id();
+        let position = Position { height: u64::MAX, id: entry };
+        Ok(MetadataEvent { group, entry, position, event, changes: Vec::new() })
+    }
+
     fn start_lookup(&mut self, ctx: &mut Ctx<'_, '_>, account: &AccountId) -> Result<(), ReadError> {
         let group = self.account_group();
         let index = &self.active(&group)?.index;
@@ -507,7 +530,9 @@ impl Engine {
         }
         let row = encode_request(&contact, ctx.now);
         ctx.tx.put(tables::REQUESTS, contact.account.as_bytes(), &row);
-        self.events.push_back(Event::RequestReceived { contact, at: ctx.now });
+        let own = &self.active(&self.account_group())?.own;
+        let event = Box::new(self.unlogged(MetadataKind::contact_received(own, contact.clone()))?);
+        self.events.push_back(Event::RequestReceived { contact, at: ctx.now, event });
         Ok(())
     }
 

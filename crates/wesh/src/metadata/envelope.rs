@@ -3,7 +3,7 @@
 use std::fmt;
 
 use dunlin_base::seal::{self, Nonce};
-use dunlin_base::{DeviceId, SecretKey, Signature};
+use dunlin_base::{DeviceId, EntryId, SecretKey, Signature};
 use dunlin_proto::protocol::{GroupEnvelope, GroupMetadata, ProtocolMetadata};
 use prost::Message;
 use rand_core::{CryptoRng, RngCore};
@@ -135,6 +135,17 @@ impl OpenedEvent {
     /// The signature over the payload.
     pub fn signature(&self) -> &Signature {
         &self.signature
+    }
+
+    /// An event that `own` signs and that is in no log: to be told to those who wait for such an event.
+    pub fn unlogged(own: &OwnMember, event: Event) -> Self {
+        let payload = event.encode();
+        Self { signature: own.device.sign(&payload), event, payload }
+    }
+
+    /// What stands for the entry of an event that is in no log: it follows from what is said.
+    pub fn unlogged_id(&self) -> EntryId {
+        EntryId::of_block(&self.payload)
     }
 
     /// The opened message as the API gives it out, with the bytes that were received.
