@@ -409,8 +409,9 @@ impl<A: App + Send + 'static> Core<A> {
             NetworkInput::BlockMissing { entry } => engine.handle_block_missing(ctx, &entry),
             NetworkInput::BlockServed { peer, entry } => engine.handle_block_served(ctx, &peer, &entry),
             NetworkInput::ExchangeIncoming { exchange } => {
+                let origin = self.performer.origin_of(&exchange.peer());
                 let peer = crate::perform::base_peer(&exchange.peer());
-                if let Some(id) = peer.and_then(|peer| engine.handle_exchange_incoming(ctx, &peer)) {
+                if let Some(id) = peer.and_then(|peer| engine.handle_exchange_incoming(ctx, &peer, origin)) {
                     self.performer.adopt(id, *exchange);
                 }
                 Ok(())

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_base::{EntryId, PeerId};
-use dunlin_ipfs::{Exchange, Ipfs};
+use dunlin_ipfs::multiaddr::Protocol;
+use dunlin_ipfs::{Exchange, Ipfs, Multiaddr};
 use dunlin_log::Checker;
-use dunlin_wesh::engine::{Action, ExchangeId};
+use dunlin_wesh::engine::{Action, ExchangeId, Origin};
 use tokio::sync::mpsc;
 
 use crate::ahead::Ahead;
@@ -94,6 +95,14 @@ impl Performer {
         let (outgoing, frames) = mpsc::channel(EXCHANGE_FRAMES_WAITING_MAX);
         self.exchanges.insert(id, outgoing);
         tokio::spawn(converse(id, exchange, frames, self.inputs.clone()));
+    }
+
+    /// The network that a peer connects from.
+    pub fn origin_of(&self, peer: &dunlin_ipfs::PeerId) -> Origin {
+        let info = self.ipfs.peers().into_iter().find(|info| info.peer == *peer);
+        let origins = info.iter().flat_map(|info| &info.connections).map(|each| origin(&each.address));
+        // Of several connections it does not matter which, as long as it stays the same.
+        origins.max().unwrap_or(Origin::Unknown)
     }
 
     /// Looks again for the blocks that a peer asked for in vain.
@@ -213,5 +222,54 @@ pub(crate) fn base_peer(peer: &dunlin_ipfs::PeerId) -> Option<PeerId> {
 fn report<T, E: std::fmt::Display>(outcome: Result<T, E>) {
     if let Err(error) = outcome {
         tracing::debug!(%error, "an action had no effect");
+    }
+}
+
+/// The network that an address belongs to, for counting requests (`spec/security.md` Q1).
+fn origin(address: &Multiaddr) -> Origin {
+    let mut relay = None;
+    let mut network = Origin::Unknown;
+    for part in address {
+        match part {
+            Protocol::P2p(peer) => relay = base_peer(&peer),
+            Protocol::P2pCircuit => return relay.map_or(Origin::Unknown, Origin::Relay),
+            Protocol::Ip4(ip) if ip.is_loopback() => network = Origin::ThisMachine,
+            Protocol::Ip6(ip) if ip.is_loopback() => network = Origin::ThisMachine,
+            Protocol::Ip4(ip) => {
+                let [a, b, c, _] = ip.octets();
+                network = Origin::Ipv4([a, b, c]);
+            }
+            Protocol::Ip6(ip) if ip.to_ipv4_mapped().is_some() => network = Origin::Unknown,
+            Protocol::Ip6(ip) => {
+                let [a, b, c, d, e, f, ..] = ip.octets();
+                network = Origin::Ipv6([a, b, c, d, e, f]);
+            }
+            _ => {}
+        }
+    }
+    network
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_counted_by_network_and_by_relay() {
+        let relay = "12D3KooWD3eckifWpRn9wQpMG9R9hX3sD158z7EqHWmweQAJU5SA";
+        let cases = [
+            ("/ip4/127.0.0.1/tcp/1".to_owned(), Origin::ThisMachine),
+            ("/ip6/::1/udp/1/quic-v1".to_owned(), Origin::ThisMachine),
+            ("/ip4/203.0.113.9/tcp/1".to_owned(), Origin::Ipv4([203, 0, 113])),
+            ("/ip6/2001:db8:1:2::3/tcp/1".to_owned(), Origin::Ipv6([0x20, 1, 0xd, 0xb8, 0, 1])),
+            ("/dns4/example.org/tcp/1".to_owned(), Origin::Unknown),
+            (
+                format!("/ip4/203.0.113.9/tcp/1/p2p/{relay}/p2p-circuit"),
+                Origin::Relay(base_peer(&relay.parse().unwrap()).unwrap()),
+            ),
+        ];
+        for (address, expected) in cases {
+            assert_eq!(origin(&address.parse().unwrap()), expected, "{address}");
+        }
     }
 }

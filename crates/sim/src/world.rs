@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
-use dunlin_wesh::engine::{Action, ExchangeId};
+use dunlin_wesh::engine::{Action, ExchangeId, Origin};
 
 use crate::chance::Chance;
 use crate::network::{Delivery, Network, NodeNumber, Parcel};
@@ -340,7 +340,8 @@ impl World {
                 self.take(to, |ctx, engine| engine.handle_block_missing(ctx, &entry));
             }
             Parcel::Open { theirs } => {
-                let opened = self.input(to, |ctx, engine| engine.handle_exchange_incoming(ctx, &peer));
+                let opened = self
+                    .input(to, |ctx, engine| engine.handle_exchange_incoming(ctx, &peer, Origin::Unknown));
                 let answer = match opened.flatten() {
                     Some(ours) => {
                         self.streams.insert((to, ours), (from, theirs));

@@ -13,7 +13,7 @@ use dunlin_messenger::clock::Zone;
 use dunlin_messenger::links::Link;
 use dunlin_messenger::views::{Conversation, Message, MessageContent};
 use dunlin_messenger::{Messenger, MessengerError, Notice, Page};
-use dunlin_wesh::engine::{Action, App, Ctx, Engine, ExchangeId};
+use dunlin_wesh::engine::{Action, App, Ctx, Engine, ExchangeId, Origin};
 use dunlin_wesh::profile::Profile;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -397,7 +397,7 @@ impl World {
         let accepting = self.neighbour(index, peer).filter(|other| self.nodes[*other].takes_requests);
         let opened = accepting.and_then(|other| {
             let theirs = self.step(other, |ctx, engine, _| {
-                Ok(Ok::<_, Infallible>(engine.handle_exchange_incoming(ctx, &own)))
+                Ok(Ok::<_, Infallible>(engine.handle_exchange_incoming(ctx, &own, Origin::ThisMachine)))
             });
             Some((other, theirs.ok()?.ok()??))
         });

@@ -3,7 +3,7 @@
 use dunlin_base::AccountId;
 use dunlin_base::kv::{Read, ReadError};
 
-use super::{CommandError, Ctx, Engine, Event};
+use super::{CommandError, Ctx, Engine};
 use crate::contact::{Contact, ContactAction, ContactState, ContactStep, METADATA_BYTES_MAX, next_step};
 use crate::group::{Group, OwnMember};
 use crate::metadata::Event as MetadataKind;
@@ -41,6 +41,7 @@ impl Engine {
             }
             step => contact_event(own, step, account),
         };
+        self.forget_refusal(ctx, &account)?;
         self.write_contact_event(ctx, &event)
     }
 
@@ -79,10 +80,7 @@ impl Engine {
         ctx: &mut Ctx<'_, '_>,
         contact: &AccountId,
     ) -> Result<(), CommandError> {
-        if self.take_request(ctx, contact)?.is_some() {
-            let own = &self.active(&self.account_group())?.own;
-            let event = Box::new(self.unlogged(MetadataKind::contact_discarded(own, *contact))?);
-            self.events.push_back(Event::RequestDiscarded { event });
+        if self.refuse_request(ctx, contact)? {
             return Ok(());
         }
         self.act_on_contact(ctx, contact, ContactAction::Discard)
@@ -107,7 +105,8 @@ impl Engine {
         ctx: &mut Ctx<'_, '_>,
         contact: &AccountId,
     ) -> Result<(), CommandError> {
-        self.act_on_contact(ctx, contact, ContactAction::Unblock)
+        self.act_on_contact(ctx, contact, ContactAction::Unblock)?;
+        Ok(self.forget_refusal(ctx, contact)?)
     }
 
     /// The state in which the account log has `contact`; `None` when it does not mention it.

@@ -22,6 +22,7 @@ mod export;
 mod fetches;
 mod fold;
 mod groups;
+mod inbox;
 mod out_of_store;
 mod peers;
 mod requests;
@@ -42,7 +43,7 @@ pub use dunlin_log::Position;
 pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
 pub use export::Export;
 pub use groups::StoreKind;
-pub use requests::Request;
+pub use inbox::{Origin, PENDING_MAX, REQUESTS_PER_HOUR_MAX, Request};
 
 use crate::credentials::Verification;
 use crate::keys::AccountKeys;
@@ -50,6 +51,7 @@ use crate::message;
 use crate::profile::Profile;
 use fetches::Fetches;
 use groups::ActiveGroup;
+use inbox::Quota;
 use peers::Peer;
 use requests::{Lookup, OpenExchange};
 
@@ -84,6 +86,8 @@ pub struct Engine {
     lookups: BTreeMap<AccountId, Lookup>,
     exchanges: BTreeMap<ExchangeId, OpenExchange>,
     requests_enabled: bool,
+    /// Who has asked how often.
+    quota: Quota,
     /// What an issuer is asked to confirm. Forgotten when the engine is dropped.
     verification: Option<Verification>,
     records_due: Option<Time>,
@@ -136,6 +140,7 @@ impl Engine {
             lookups: BTreeMap::new(),
             exchanges: BTreeMap::new(),
             requests_enabled: false,
+            quota: Quota::default(),
             verification: None,
             records_due: None,
             keys_due: message::erasure_due(ctx.tx)?,
@@ -260,6 +265,7 @@ impl Engine {
             return;
         }
         self.fetches.hasten_all(now);
+        self.quota.clear();
         for peer in self.peers.values_mut() {
             peer.greeted.clear();
             peer.not_blindly_before.clear();

@@ -4,25 +4,23 @@
 //! log grow; accepting it writes both events at once (`spec/security.md` Q2, Q3).
 
 use dunlin_base::keys::AgreementKey;
-use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
+use dunlin_base::kv::{Read, ReadError};
 use dunlin_base::{AccountId, PeerId, Span, Time};
-use dunlin_log::Position;
 use dunlin_proto::tinder::{Record, Records};
 use prost::Message as _;
 
+use super::inbox::Origin;
 use super::peers::Peer;
-use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId, MetadataEvent};
+use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId};
 use crate::contact::{Contact, ContactAction, ContactRefusal, ContactState, ContactStep};
 use crate::handshake::{HandshakeAction, Requester, Responder};
-use crate::metadata::{Event as MetadataKind, OpenedEvent};
-use crate::{rotation, tables};
+use crate::metadata::Event as MetadataKind;
+use crate::rotation;
 
 /// Handshakes that peers may have under way with us (`spec/security.md` Q1).
 pub const HANDSHAKES_PARALLEL_MAX: usize = 8;
 /// Of these, how many one peer may have: the others keep their turn.
 pub const HANDSHAKES_PER_PEER_MAX: usize = 2;
-/// Requests that may wait for an answer; when there are more, the oldest leaves (`spec/security.md` Q2).
-pub const PENDING_MAX: usize = 64;
 /// How long a local record stays in force, in seconds; receivers cap it there too (`spec/security.md` N7).
 const RECORD_TTL: Span = Span::from_secs(7200);
 /// How long before the end of its life a record is sent again.
@@ -31,21 +29,14 @@ const RECORD_REFRESH: Span = Span::from_secs(5760);
 const RECORDS_PER_MESSAGE_MAX: usize = 64;
 /// Names of one peer that are remembered.
 const RECORDS_PER_PEER_MAX: usize = 256;
+/// Names that are remembered in all; those of the peer that has most leave first (`spec/security.md` N7).
+const RECORDS_MAX: usize = 4096;
 /// First pause after a failed attempt to reach somebody.
 const LOOKUP_FIRST: Span = Span::from_secs(1);
 /// Longest such pause.
 const LOOKUP_LONGEST: Span = Span::from_secs(60);
 /// Pause before a peer that announced nothing is tried again: it may have taken up another account.
 const BLIND_PAUSE: Span = Span::from_secs(600);
-
-/// A request that waits for an answer.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// Who asks, as they introduce themselves.
-    pub contact: Contact,
-    /// When it arrived.
-    pub at: Time,
-}
 
 /// Somebody whom this account asked and has not reached yet.
 #[derive(Clone, Debug)]
@@ -74,6 +65,7 @@ impl Lookup {
 /// One handshake.
 pub(super) struct OpenExchange {
     peer: PeerId,
+    origin: Origin,
     side: Side,
 }
 
@@ -169,29 +161,6 @@ impl Engine {
         Ok(Contact { account: self.account_id(), seed, metadata: Vec::new() })
     }
 
-    /// Requests that wait for an answer, oldest first.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn requests(&self, read: &dyn Read) -> Result<Vec<Request>, ReadError> {
-        let rows = read.collect(tables::REQUESTS, &KeyRange::default(), Direction::Ascending, usize::MAX)?;
-        let mut requests: Vec<_> = rows.iter().filter_map(|(_, row)| decode_request(row)).collect();
-        requests.sort_by_key(|request| request.at);
-        Ok(requests)
-    }
-
-    /// The requests that wait for an answer, in the form of the events that accepting them will write.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn requests_as_events(&self, read: &dyn Read) -> Result<Vec<MetadataEvent>, ReadError> {
-        let own = &self.active(&self.account_group())?.own;
-        let requests = self.requests(read)?.into_iter();
-        requests
-            .map(|request| self.unlogged(MetadataKind::contact_received(own, request.contact)))
-            .collect()
-    }
-
     /// Takes local records from a connected peer.
     ///
     /// # Errors
@@ -215,23 +184,40 @@ impl Engine {
             }
         }
         known.records.retain(|_, expires| *expires > ctx.now);
+        self.bound_records();
         self.hasten_lookups(ctx);
         self.finish(ctx)
     }
 
-    /// Notes that a peer opened a contact-request stream. `None` refuses it: close the stream.
-    pub fn handle_exchange_incoming(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId) -> Option<ExchangeId> {
+    fn bound_records(&mut self) {
+        let mut all: usize = self.peers.values().map(|peer| peer.records.len()).sum();
+        while all > RECORDS_MAX {
+            let most = self.peers.values_mut().max_by_key(|peer| peer.records.len());
+            if most.and_then(|peer| peer.records.pop_first()).is_none() {
+                return;
+            }
+            all = all.saturating_sub(1);
+        }
+    }
+
+    /// Notes that a peer opened a contact-request stream, and from where. `None` refuses it: close the stream.
+    pub fn handle_exchange_incoming(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        peer: &PeerId,
+        origin: Origin,
+    ) -> Option<ExchangeId> {
         let incoming = self.exchanges.values().filter(|open| matches!(open.side, Side::Responder(_)));
         let (all, of_peer) =
             incoming.fold((0, 0), |(all, own), open| (all + 1, own + usize::from(open.peer == *peer)));
         let full = all >= HANDSHAKES_PARALLEL_MAX || of_peer >= HANDSHAKES_PER_PEER_MAX;
-        if !self.requests_enabled || full {
+        if !self.requests_enabled || full || self.quota.is_used_up(&origin, ctx.now) {
             return None;
         }
         let responder = Responder::new(&self.keys.account, ephemeral(ctx), ctx.now);
         let id = ExchangeId(self.fresh_id());
         let side = Side::Responder(Box::new(responder));
-        self.exchanges.insert(id, OpenExchange { peer: peer.clone(), side });
+        self.exchanges.insert(id, OpenExchange { peer: peer.clone(), origin, side });
         Some(id)
     }
 
@@ -401,7 +387,8 @@ impl Engine {
             let id = ExchangeId(self.next_id);
             lookup.exchange = Some(id);
             let side = Side::Opening { account: *account };
-            self.exchanges.insert(id, OpenExchange { peer: peer.clone(), side });
+            let origin = Origin::ThisMachine;
+            self.exchanges.insert(id, OpenExchange { peer: peer.clone(), origin, side });
             self.actions.push_back(Action::OpenExchange { id, peer });
         }
     }
@@ -419,34 +406,6 @@ impl Engine {
             self.drain_exchange(ctx, id)?;
         }
         Ok(())
-    }
-
-    /// Whether `contact` asked and waits for an answer.
-    pub(super) fn has_request(&self, read: &dyn Read, contact: &AccountId) -> Result<bool, ReadError> {
-        read.contains(tables::REQUESTS, contact.as_bytes())
-    }
-
-    /// Takes the request of `contact` out of the inbox.
-    pub(super) fn take_request(
-        &self,
-        ctx: &mut Ctx<'_, '_>,
-        contact: &AccountId,
-    ) -> Result<Option<Request>, ReadError> {
-        let row = ctx.tx.get(tables::REQUESTS, contact.as_bytes())?;
-        if row.is_some() {
-            ctx.tx.delete(tables::REQUESTS, contact.as_bytes());
-        }
-        Ok(row.as_deref().and_then(decode_request))
-    }
-
-    /// An event of the account group that is told and not written. Its id follows from its content, and it
-    /// comes after all that is written.
-    pub(super) fn unlogged(&self, event: MetadataKind) -> Result<MetadataEvent, ReadError> {
-        let group = self.account_group();
-        let event = OpenedEvent::unlogged(&self.active(&group)?.own, event);
-        let entry = event.unlogged_id();
-        let position = Position { height: u64::MAX, id: entry };
-        Ok(MetadataEvent { group, entry, position, event, changes: Vec::new() })
     }
 
     fn start_lookup(&mut self, ctx: &mut Ctx<'_, '_>, account: &AccountId) -> Result<(), ReadError> {
@@ -479,7 +438,7 @@ impl Engine {
                 None => return Ok(()),
                 Some(HandshakeAction::Send(frame)) => self.actions.push_back(Action::SendFrame { id, frame }),
                 Some(HandshakeAction::Sent) => self.request_sent(ctx, id)?,
-                Some(HandshakeAction::Received(contact)) => self.request_received(ctx, contact)?,
+                Some(HandshakeAction::Received(contact)) => self.request_received(ctx, id, contact)?,
                 Some(HandshakeAction::Close) => {
                     self.actions.push_back(Action::CloseExchange { id });
                     if let Some(open) = self.exchanges.remove(&id) {
@@ -504,8 +463,17 @@ impl Engine {
         Ok(())
     }
 
-    /// Somebody asked. Whom we asked too is added at once; a blocked one is dropped without a word.
-    fn request_received(&mut self, ctx: &mut Ctx<'_, '_>, contact: Contact) -> Result<(), ReadError> {
+    /// Somebody asked. Whom we asked too is added at once; a blocked one is dropped without a word, and so is
+    /// one who was refused lately.
+    fn request_received(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        id: ExchangeId,
+        contact: Contact,
+    ) -> Result<(), ReadError> {
+        if let Some(open) = self.exchanges.get(&id) {
+            self.quota.note(&open.origin, ctx.now);
+        }
         match self.next_contact_step(ctx, &contact.account, ContactAction::Receive) {
             Ok(ContactStep::IncomingReceived)
             | Err(CommandError::Contact(ContactRefusal::AlreadyReceived)) => {}
@@ -521,19 +489,7 @@ impl Engine {
                 return Ok(());
             }
         }
-        let waiting = self.requests(ctx.tx)?;
-        if waiting.len() >= PENDING_MAX
-            && let Some(oldest) = waiting.first()
-            && oldest.contact.account != contact.account
-        {
-            ctx.tx.delete(tables::REQUESTS, oldest.contact.account.as_bytes());
-        }
-        let row = encode_request(&contact, ctx.now);
-        ctx.tx.put(tables::REQUESTS, contact.account.as_bytes(), &row);
-        let own = &self.active(&self.account_group())?.own;
-        let event = Box::new(self.unlogged(MetadataKind::contact_received(own, contact.clone()))?);
-        self.events.push_back(Event::RequestReceived { contact, at: ctx.now, event });
-        Ok(())
+        self.keep_request(ctx, contact)
     }
 
     fn lookup_failed(&mut self, ctx: &Ctx<'_, '_>, open: &OpenExchange) {
@@ -555,15 +511,4 @@ fn ephemeral(ctx: &mut Ctx<'_, '_>) -> AgreementKey {
     let mut bytes = [0; 32];
     ctx.rng.fill_bytes(&mut bytes);
     AgreementKey::from_bytes(bytes)
-}
-
-/// A row of [`tables::REQUESTS`]: milliseconds of arrival, then the serialized `ShareableContact`.
-fn encode_request(contact: &Contact, at: Time) -> Vec<u8> {
-    [at.as_millis().to_be_bytes().as_slice(), &contact.encode()].concat()
-}
-
-fn decode_request(row: &[u8]) -> Option<Request> {
-    let (at, contact) = row.split_first_chunk::<8>()?;
-    let contact = Contact::decode_incoming(contact).ok()?;
-    Some(Request { contact, at: Time::from_millis(u64::from_be_bytes(*at)) })
 }

@@ -4,7 +4,7 @@ use std::ops::{Bound, ControlFlow};
 
 use dunlin_base::kv::{Direction, Durability, KeyRange, MemoryStore, Read, Store, Table, Tx};
 use dunlin_base::{GroupId, PeerId, Time};
-use dunlin_wesh::engine::{Ctx, Engine, MessageEvent, MetadataEvent};
+use dunlin_wesh::engine::{Action, Ctx, Engine, MessageEvent, MetadataEvent};
 use dunlin_wesh::metadata::Event as MetadataKind;
 use dunlin_wesh::profile::Profile;
 use rand_chacha::ChaCha12Rng;
@@ -50,6 +50,19 @@ impl Device {
         self.store.commit(tx.into_batch(), Durability::Synced).unwrap();
         while self.engine.poll_action().is_some() {}
         result
+    }
+
+    /// The same at another time, with what the shell is asked for.
+    pub fn run_at<R>(
+        &mut self,
+        now: Time,
+        command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> R,
+    ) -> (R, Vec<Action>) {
+        let mut tx = Tx::new(&self.store);
+        let result = command(&mut Ctx { tx: &mut tx, now, rng: &mut self.rng }, &mut self.engine);
+        while self.engine.poll_event().is_some() {}
+        self.store.commit(tx.into_batch(), Durability::Synced).unwrap();
+        (result, std::iter::from_fn(|| self.engine.poll_action()).collect())
     }
 
     /// Lets everything join that is stored.

@@ -7,3 +7,4 @@ mod credentials;
 mod device;
 mod erasure;
 mod out_of_store;
+mod requests;
