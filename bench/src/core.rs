@@ -26,14 +26,14 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 /// A payload of the size of a chat message.
 const TEXT: [u8; 200] = [b'x'; 200];
 
-fn log_and_writer() -> (Log, Writer) {
+pub(crate) fn log_and_writer() -> (Log, Writer) {
     let group = GroupId::new(SecretKey::from_seed([1; 32]).public());
     let key = SecretKey::from_seed([2; 32]);
     let address = StoreAddress::new(&group, "wesh_group_messages", &key.public());
     (shared_store(&address, key.public()), Writer::new(key))
 }
 
-fn value(number: usize) -> String {
+pub(crate) fn value(number: usize) -> String {
     let mut bytes = TEXT;
     if let Some(head) = bytes.first_chunk_mut::<8>() {
         *head = (number as u64).to_be_bytes();
@@ -146,7 +146,7 @@ fn join_on_two_threads(blocks: &[Vec<u8>]) -> Outcome {
     })
 }
 
-fn join_on_one_thread(blocks: &[Vec<u8>]) -> Outcome {
+pub(crate) fn join_on_one_thread(blocks: &[Vec<u8>]) -> Outcome {
     let (mut log, _) = log_and_writer();
     let store = MemoryStore::default();
     for batch in blocks.chunks(256) {
@@ -174,7 +174,7 @@ fn join_all(log: &mut Log, store: &MemoryStore, count: usize) -> Outcome {
     Ok(())
 }
 
-fn blocks(count: usize) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
+pub(crate) fn blocks(count: usize) -> Result<Vec<Vec<u8>>, Box<dyn std::error::Error>> {
     let (mut log, writer) = log_and_writer();
     let store = MemoryStore::default();
     let mut blocks = Vec::with_capacity(count);
@@ -281,7 +281,7 @@ fn write_messages(path: &Path, count: usize) -> Result<GroupId, Box<dyn std::err
     Ok(group)
 }
 
-fn engine_with_group(store: &dyn Store) -> Result<(Engine, GroupId), Box<dyn std::error::Error>> {
+pub(crate) fn engine_with_group(store: &dyn Store) -> Result<(Engine, GroupId), Box<dyn std::error::Error>> {
     let mut engine = open_engine(store)?;
     let mut tx = Tx::new(store);
     let group = engine.create_group(&mut Ctx { tx: &mut tx, now: Time::from_secs(1), rng: &mut OsRng })?;
@@ -290,7 +290,7 @@ fn engine_with_group(store: &dyn Store) -> Result<(Engine, GroupId), Box<dyn std
     Ok((engine, group))
 }
 
-fn open_engine(store: &dyn Store) -> Result<Engine, Box<dyn std::error::Error>> {
+pub(crate) fn open_engine(store: &dyn Store) -> Result<Engine, Box<dyn std::error::Error>> {
     let mut tx = Tx::new(store);
     let mut rng = OsRng;
     let mut ctx = Ctx { tx: &mut tx, now: Time::from_secs(1), rng: &mut rng };
@@ -300,7 +300,7 @@ fn open_engine(store: &dyn Store) -> Result<Engine, Box<dyn std::error::Error>> 
     Ok(engine)
 }
 
-fn send(store: &dyn Store, engine: &mut Engine, group: &GroupId, count: usize) -> Outcome {
+pub(crate) fn send(store: &dyn Store, engine: &mut Engine, group: &GroupId, count: usize) -> Outcome {
     let mut tx = Tx::new(store);
     let mut rng = OsRng;
     let mut ctx = Ctx { tx: &mut tx, now: Time::from_secs(1), rng: &mut rng };
@@ -312,12 +312,12 @@ fn send(store: &dyn Store, engine: &mut Engine, group: &GroupId, count: usize) -
     Ok(())
 }
 
-fn drain(engine: &mut Engine) {
+pub(crate) fn drain(engine: &mut Engine) {
     while engine.poll_event().is_some() {}
     while engine.poll_action().is_some() {}
 }
 
 /// The resident memory of this process, from `/proc`; zero where there is none.
-fn resident_bytes() -> u64 {
+pub(crate) fn resident_bytes() -> u64 {
     crate::processes::resident_bytes(std::process::id())
 }

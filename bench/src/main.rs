@@ -8,6 +8,7 @@
 
 mod core;
 mod figures;
+mod load;
 mod processes;
 
 use std::process::ExitCode;
@@ -18,15 +19,29 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, fn(&mut Figures) -> Outcome); 7] = [
+    let parts: [(&str, fn(&mut Figures) -> Outcome); 10] = [
         ("append", core::append),
         ("join", core::join),
         ("seal", core::seal),
         ("reopen", core::reopen),
         ("large", core::large),
+        ("groups", load::groups),
+        ("heads", load::heads),
+        ("growth", load::growth),
         ("catch-up", processes::catch_up),
         ("live", processes::live),
     ];
+    if let [word, path] = wanted.as_slice()
+        && word == load::OPEN
+    {
+        return match load::open_account(path) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{path}: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let mut figures = Figures::default();
     for (name, part) in parts {
         if !wanted.is_empty() && !wanted.iter().any(|wish| wish == name) {

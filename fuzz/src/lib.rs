@@ -13,6 +13,11 @@ pub mod links;
 #[path = "../../crates/messenger/src/text.rs"]
 pub mod text;
 
+// For the same reason.
+#[allow(dead_code)]
+#[path = "../../crates/ipfs/src/bitswap/message.rs"]
+mod bitswap_message;
+
 use std::sync::LazyLock;
 
 use dunlin_base::SecretKey;
@@ -46,4 +51,17 @@ pub fn group() -> &'static Group {
 /// The fuzzer as a member of [`group`].
 pub fn member() -> OwnMember {
     OwnMember { member: key(4), device: key(5) }
+}
+
+/// Reads a bitswap message as a host does.
+pub fn read_bitswap(bytes: &[u8]) {
+    use bitswap_message::{BLOCK_BYTES_MAX, Message, is_verifiable, named_blocks};
+
+    let Ok(mut message) = Message::parse(bytes::Bytes::copy_from_slice(bytes)) else { return };
+    let again = Message::parse(message.to_bytes()).expect("a message that was just written");
+    assert_eq!(again, message);
+    for (names, block) in named_blocks(&mut message) {
+        assert!(block.len() <= BLOCK_BYTES_MAX);
+        assert!(names.iter().all(is_verifiable));
+    }
 }

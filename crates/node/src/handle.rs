@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use dunlin_base::kv::{CommitError, Read, ReadError, Store};
+use dunlin_base::{EntryId, GroupId};
 use dunlin_ipfs::{Config, FrameProtocol, Ipfs, Multiaddr};
-use dunlin_wesh::engine::{App, Ctx, Engine, Event, NoApp};
+use dunlin_wesh::engine::{App, CommandError, Ctx, Engine, Event, NoApp};
+use dunlin_wesh::group::Group;
 use dunlin_wesh::profile::Profile;
 use rand_core::{OsRng, RngCore};
 use tokio::sync::{broadcast, mpsc, oneshot};
@@ -78,6 +80,16 @@ impl<A: App> Clone for NodeHandle<A> {
             notices: self.notices.clone(),
             started: self.started,
         }
+    }
+}
+
+impl NodeHandle {
+    /// Starts a node without an application on top: what comes is told by [`Self::events`].
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing keeps running.
+    pub async fn alone(config: NodeConfig) -> Result<Self, StartError> {
+        Self::start(config, || NoApp).await
     }
 }
 
@@ -157,6 +169,30 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         let call = Transaction { change: Some(change), result: None, reply };
         self.inputs.send(Input::Call(Box::new(call))).await.map_err(|_| CallError::Stopped)?;
         answer.await.unwrap_or(Err(CallError::Stopped))
+    }
+
+    /// Joins the group of an invitation and starts to use it; does nothing in a group that is in use.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn join(&self, invitation: &Group) -> Result<GroupId, CallError<CommandError>> {
+        let (group, id) = (invitation.clone(), invitation.id());
+        self.transact(move |ctx, engine, _| {
+            if engine.known_group(ctx.tx, &id)?.is_none() {
+                engine.join_group(ctx, &group)?;
+            }
+            engine.activate(ctx, &id)?;
+            Ok(id)
+        })
+        .await
+    }
+
+    /// Sends a message to a group in use; returns once it is stored.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn send(&self, group: GroupId, payload: Vec<u8>) -> Result<EntryId, CallError<CommandError>> {
+        self.transact(move |ctx, engine, _| engine.send_message(ctx, &group, &payload)).await
     }
 
     /// Runs `look` on the state as it is after everything that came before.

@@ -4,18 +4,22 @@
 //! sockets and the disk, and decides nothing by itself. Applications use it in process, by
 //! [`NodeHandle`], or through gRPC, by [`routes`].
 //!
-//! ```no_run
-//! use std::sync::Arc;
-//! use dunlin_base::kv::MemoryStore;
-//! use dunlin_node::{NodeConfig, NodeHandle};
-//! use dunlin_wesh::engine::NoApp;
+//! A bot that joins a group and says again what others say there (`examples/echo.rs` is one to run, and a test runs it):
 //!
-//! # async fn start() -> Result<(), Box<dyn std::error::Error>> {
-//! let node = NodeHandle::start(NodeConfig::new(Arc::new(MemoryStore::default())), || NoApp).await?;
-//! let group = node.transact(|ctx, engine, _| engine.create_group(ctx)).await?;
-//! node.transact(move |ctx, engine, _| engine.send_message(ctx, &group, b"hello")).await?;
-//! # Ok(())
-//! # }
+//! ```no_run
+//! use dunlin_node::{Event, Group, NodeConfig, NodeHandle};
+//!
+//! async fn echo(config: NodeConfig, invitation: Group) -> Result<(), Box<dyn std::error::Error>> {
+//!     let node = NodeHandle::alone(config).await?;
+//!     let mut events = node.events();
+//!     let group = node.join(&invitation).await?;
+//!     while let Ok(event) = events.recv().await {
+//!         if let Event::Message(message) = &*event && !message.own {
+//!             node.send(group, message.payload.clone()).await?;
+//!         }
+//!     }
+//!     Ok(())
+//! }
 //! ```
 
 mod ahead;
@@ -32,6 +36,9 @@ pub mod tables;
 
 pub use config::NodeConfig;
 pub use core::CoreError;
+pub use dunlin_base::kv::MemoryStore;
+pub use dunlin_wesh::engine::Event;
+pub use dunlin_wesh::group::Group;
 pub use handle::{CallError, NodeHandle, StartError};
 pub use import::{ImportError, import_archive};
 pub use services::{OriginError, Origins, routes, routes_beside, serve, status_of, stubs as rpc};

@@ -34,7 +34,9 @@ pub const MESSAGES: Table = Table(0x42);
 /// The inbox of contact requests, outside the log until they are answered: [`crate::engine`].
 pub const REQUESTS: Table = Table(0x43);
 /// Who was refused lately, and when: [`crate::engine`].
-pub const REFUSALS: Table = Table(0x47);
+pub const REFUSALS: Table = Table(0x4c);
+/// Members who wait for the chain key of this device: [`crate::engine`].
+pub const OWED: Table = Table(0x4d);
 /// Logs whose folded state is behind the order of their entries: [`crate::engine`].
 pub const STALE: Table = Table(0x45);
 

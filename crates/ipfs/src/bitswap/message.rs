@@ -2,7 +2,6 @@
 
 use bytes::{Bytes, BytesMut};
 use cid::{Cid, multihash::Multihash};
-use libp2p::StreamProtocol;
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
@@ -49,18 +48,6 @@ impl Version {
             Self::V1_1 => "/ipfs/bitswap/1.1.0",
             Self::V1_2 => "/ipfs/bitswap/1.2.0",
         }
-    }
-
-    pub(crate) fn protocol(self) -> StreamProtocol {
-        StreamProtocol::new(self.name())
-    }
-
-    pub(crate) fn of(protocol: &StreamProtocol) -> Self {
-        // A stream is only ever opened for one of these.
-        Self::NEWEST_FIRST
-            .into_iter()
-            .find(|version| version.name() == protocol.as_ref())
-            .unwrap_or(Self::Unversioned)
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 use cid::Cid;
-use libp2p::{PeerId, Stream};
+use libp2p::{PeerId, Stream, StreamProtocol};
 use tokio::{
     runtime::Handle,
     sync::Notify,
@@ -56,6 +56,21 @@ pub(crate) struct Bitswap {
     links: Mutex<HashMap<PeerId, Link>>,
     /// Rung when a want is missing or the first one is added.
     sweeper: Notify,
+}
+
+/// The versions as the names of protocols. [`message`] does without libp2p, so that the fuzzer does too.
+impl Version {
+    pub(crate) fn protocol(self) -> StreamProtocol {
+        StreamProtocol::new(self.name())
+    }
+
+    pub(crate) fn of(protocol: &StreamProtocol) -> Self {
+        // A stream is only ever opened for one of these.
+        Self::NEWEST_FIRST
+            .into_iter()
+            .find(|version| version.name() == protocol.as_ref())
+            .unwrap_or(Self::Unversioned)
+    }
 }
 
 /// One connected peer.

@@ -63,11 +63,19 @@ impl Engine {
             return Ok(());
         }
         // Once for all batches of a backlog: it costs as much as the log is long.
-        if self.stale.remove(&(*group, kind)) {
-            ctx.tx.delete(tables::STALE, &stale_key(group, kind));
-            match kind {
-                StoreKind::Metadata => self.fold_again(ctx, group)?,
+        if self.stale.contains(&(*group, kind)) {
+            let more = match kind {
+                StoreKind::Metadata => {
+                    self.fold_again(ctx, group)?;
+                    false
+                }
                 StoreKind::Messages => self.note_moves(ctx, group)?,
+            };
+            if more {
+                self.backlog.insert((*group, kind));
+            } else {
+                self.stale.remove(&(*group, kind));
+                ctx.tx.delete(tables::STALE, &stale_key(group, kind));
             }
         }
         if kind == StoreKind::Metadata && self.to_be_announced.remove(group) {
@@ -218,6 +226,7 @@ impl Engine {
             Err(error) => return Err(ReadError(Box::new(error))),
         };
         let entry = joined.id;
+        store.own_head = Some(entry);
         for subscriber in store.subscribers.values_mut() {
             *subscriber = super::groups::Subscriber::default();
         }
@@ -359,6 +368,10 @@ impl Engine {
         if self.to_be_announced.contains(group) || active.index.is_served(ctx.tx, member)? {
             return Ok(());
         }
+        if !self.may_answer(ctx, group, member)? {
+            return Ok(());
+        }
+        let active = self.active(group)?;
         let sealed = match message::own_chain_key_box(ctx.tx, &active.group, &active.own, member, ctx.rng) {
             Ok(sealed) => sealed,
             Err(message::ChainBoxError::Read(error)) => return Err(error),
@@ -554,27 +567,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Tells which shown messages stand elsewhere, after a late parent changed the order of their log.
-    fn note_moves(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId) -> Result<(), ReadError> {
-        let active = self.active(group)?;
-        let mut order = Vec::new();
-        active.messages.log.walk(ctx.tx, None, Direction::Ascending, &mut |position, _| {
-            order.push(position);
-            ControlFlow::Continue(())
-        })?;
-        for to in order {
-            let key = group_entry_key(group, &to.id);
-            let Some(row) = ctx.tx.get(tables::MESSAGES, &key)? else { continue };
-            let Some(shown) = MessageRow::decode(&row).filter(|shown| shown.height != to.height) else {
-                continue;
-            };
-            let from = Position { height: shown.height, id: to.id };
-            ctx.tx.put(tables::MESSAGES, &key, &MessageRow { height: to.height, ..shown }.encode());
-            self.events.push_back(Event::Moved { group: *group, from, to });
-        }
-        Ok(())
-    }
-
     /// Folds a metadata log from its beginning, after a late parent changed the order of its entries, and
     /// does what follows from the state that comes out.
     fn fold_again(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId) -> Result<(), ReadError> {
@@ -714,7 +706,7 @@ pub(super) struct MessageRow<'p> {
 }
 
 impl<'p> MessageRow<'p> {
-    fn encode(&self) -> Vec<u8> {
+    pub fn encode(&self) -> Vec<u8> {
         let (height, counter) = (self.height.to_be_bytes(), self.counter.to_be_bytes());
         [&height, self.device.as_bytes().as_slice(), &counter, self.payload].concat()
     }

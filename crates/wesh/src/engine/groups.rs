@@ -9,6 +9,7 @@ use dunlin_orbitdb::{StoreAddress, shared_store};
 use prost::Message as _;
 
 use super::fold::stale_key;
+use super::key_pace::KeyPace;
 use super::sync::Announcement;
 use super::{Action, CommandError, Ctx, Engine, Event, OpenError};
 use crate::group::{Group, GroupKind, OwnMember};
@@ -43,6 +44,10 @@ pub(super) struct GroupStore {
     pub announcement: Announcement,
     /// The heads to which `confirmed` and `told` of the subscribers refer.
     pub told_heads: Vec<EntryId>,
+    /// What this device wrote last, as far as it has since the group was opened.
+    pub own_head: Option<EntryId>,
+    /// Which head has its turn, when not all fit into one payload.
+    pub heads_turn: usize,
     /// Until when nobody's heads make us ask again for what could not be had.
     pub no_hurry_until: Time,
     /// Peers that subscribe to the topic of this store.
@@ -67,6 +72,7 @@ pub(super) struct ActiveGroup {
     pub index: Index,
     pub metadata: GroupStore,
     pub messages: GroupStore,
+    pub pace: KeyPace,
     /// Hosts that spoke for a device, by their last heads payload.
     pub speakers: BTreeMap<PeerId, DeviceId>,
 }
@@ -87,7 +93,8 @@ impl ActiveGroup {
     }
 
     pub fn announcement_due(&self) -> Option<Time> {
-        [&self.metadata, &self.messages].into_iter().filter_map(|store| store.announcement.due).min()
+        let stores = [&self.metadata, &self.messages].into_iter();
+        stores.filter_map(|store| store.announcement.due).chain(self.pace.due).min()
     }
 
     pub fn own_member(&self) -> MemberId {
@@ -368,13 +375,23 @@ impl Engine {
                 address,
                 announcement: Announcement::default(),
                 told_heads: Vec::new(),
+                own_head: None,
+                heads_turn: 0,
                 no_hurry_until: Time::default(),
                 subscribers: BTreeMap::new(),
             }
         };
         let (metadata, messages) = (make(StoreKind::Metadata), make(StoreKind::Messages));
         let index = Index::new(&group, &self.keys, &own);
-        let active = ActiveGroup { group, own, index, metadata, messages, speakers: BTreeMap::new() };
+        let active = ActiveGroup {
+            group,
+            own,
+            index,
+            metadata,
+            messages,
+            pace: KeyPace::default(),
+            speakers: BTreeMap::new(),
+        };
         for kind in STORES {
             let topic = active.store(kind).address.to_string();
             self.topics.insert(topic.clone(), (id, kind));
@@ -401,6 +418,7 @@ impl Engine {
         if active.index.member_of(ctx.tx, &own_device)?.is_none() {
             let event = MetadataKind::member_device_added(&active.own);
             self.append_event(ctx, id, &event)?;
+            return self.serve_announced(ctx, id);
         }
         self.serve_chain_keys(ctx, id)
     }

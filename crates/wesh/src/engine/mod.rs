@@ -23,6 +23,8 @@ mod fetches;
 mod fold;
 mod groups;
 mod inbox;
+mod key_pace;
+mod moves;
 mod out_of_store;
 mod peers;
 mod requests;
@@ -44,6 +46,7 @@ pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
 pub use export::Export;
 pub use groups::StoreKind;
 pub use inbox::{Origin, PENDING_MAX, REQUESTS_PER_HOUR_MAX, Request};
+pub use key_pace::CHAIN_KEYS_AT_ONCE;
 
 use crate::credentials::Verification;
 use crate::keys::AccountKeys;
@@ -170,6 +173,7 @@ impl Engine {
         self.join_backlog(ctx)?;
         self.ask_for_blocks(ctx.now);
         self.repeat_announcements(ctx)?;
+        self.serve_owed(ctx)?;
         self.expire_exchanges(ctx)?;
         self.retry_lookups(ctx);
         self.refresh_records(ctx)?;
@@ -271,6 +275,7 @@ impl Engine {
             peer.not_blindly_before.clear();
         }
         for active in self.groups.values_mut() {
+            active.pace.hasten(now);
             for announcement in [&mut active.metadata.announcement, &mut active.messages.announcement] {
                 announcement.hasten(now);
             }

@@ -39,8 +39,10 @@ const TOPICS_PER_PEER_MAX: usize = 4096;
 const HEADS_PER_PAYLOAD_MAX: usize = 4096;
 
 /// Bytes of entries in one payload, beyond which the lower heads are left out: they grow by a third or two
-/// as JSON, and a gossip message ends at 1 MiB. What is left out is named by entries written on top of it.
+/// as JSON, and a gossip message ends at 1 MiB. What is left out has its turn in the next payload.
 const HEADS_BYTES_MAX: usize = 384 * 1024;
+/// Heads that are read and found too long for what is left of a payload, before it goes out as it is.
+const HEADS_PASSED_OVER_MAX: usize = 16;
 
 /// When the heads of a store are to be given again.
 #[derive(Clone, Copy, Debug, Default)]
@@ -263,7 +265,7 @@ impl Engine {
     pub(super) fn announce(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         for (group, kind) in std::mem::take(&mut self.unannounced) {
             let now = ctx.now;
-            let data = self.heads_payload(ctx, &group, kind)?;
+            let (data, _) = self.heads_payload(ctx, &group, kind)?;
             let store = self.active_mut(&group)?.store_mut(kind);
             if store.subscribers.is_empty() {
                 continue;
@@ -487,39 +489,59 @@ impl Engine {
         kind: StoreKind,
         peer: &PeerId,
     ) -> Result<(), ReadError> {
-        let data = self.heads_payload(ctx, group, kind)?;
+        let (data, shown) = self.heads_payload(ctx, group, kind)?;
         let id = self.fresh_id();
         let store = self.active_mut(group)?.store_mut(kind);
         if let Some(subscriber) = store.subscribers.get_mut(peer) {
             subscriber.told = subscriber.told.saturating_add(1);
         }
         if kind == StoreKind::Messages {
-            let entries = self.active(group)?.messages.log.heads(ctx.tx)?;
-            self.heads_sent.insert(id, (*group, entries));
+            self.heads_sent.insert(id, (*group, shown));
         }
         self.actions.push_back(Action::SendHeads { id, peer: peer.clone(), data });
         Ok(())
     }
 
+    /// The heads of a store, as far as they fit, and which these are.
+    ///
+    /// What this device wrote last comes first. The others take turns: whoever writes long entries and many
+    /// heads keeps no other out of every payload.
     fn heads_payload(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
         kind: StoreKind,
-    ) -> Result<Vec<u8>, ReadError> {
+    ) -> Result<(Vec<u8>, Vec<EntryId>), ReadError> {
         self.at_work = Some(*group);
-        let active = self.active(group)?;
-        let store = active.store(kind);
-        let mut entries = Vec::new();
-        let mut bytes = 0_usize;
-        for head in store.log.heads(ctx.tx)? {
-            let Some(entry) = store.log.entry(ctx.tx, head)? else { continue };
-            bytes = bytes.saturating_add(entry.block().len());
-            if bytes > HEADS_BYTES_MAX && !entries.is_empty() {
-                break;
+        let store = self.active_mut(group)?.store_mut(kind);
+        let mut heads = store.log.heads(ctx.tx)?;
+        let turn = store.heads_turn.checked_rem(heads.len()).unwrap_or_default();
+        heads.rotate_left(turn);
+        if let Some(own) = store.own_head
+            && let Some(at) = heads.iter().position(|head| *head == own)
+        {
+            heads.get_mut(..=at).map(|first| first.rotate_right(1));
+        }
+        let mut entries: Vec<Entry> = Vec::new();
+        let (mut bytes, mut passed_over) = (0_usize, 0_usize);
+        for head in &heads {
+            let Some(entry) = store.log.entry(ctx.tx, *head)? else { continue };
+            let with_it = bytes.saturating_add(entry.block().len());
+            if with_it > HEADS_BYTES_MAX && !entries.is_empty() {
+                passed_over = passed_over.saturating_add(1);
+                if passed_over >= HEADS_PASSED_OVER_MAX {
+                    break;
+                }
+                continue;
             }
+            bytes = with_it;
             entries.push(entry);
         }
+        if entries.len() < heads.len() {
+            store.heads_turn = turn.saturating_add(1);
+        }
+        let active = self.active(group)?;
+        let store = active.store(kind);
         let address = store.address.to_string();
         let link_key = active.group.link_key();
         let payload = HeadsPayload {
@@ -528,6 +550,7 @@ impl Engine {
             host: Some(self.host.clone()),
         };
         let token = rotation::heads_token(&address, link_key, ctx.now, self.profile.rotation());
-        Ok(payload.seal(&address, link_key, &token, ctx.rng))
+        let shown = entries.iter().map(Entry::id).collect();
+        Ok((payload.seal(&address, link_key, &token, ctx.rng), shown))
     }
 }

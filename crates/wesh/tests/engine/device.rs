@@ -4,7 +4,7 @@ use std::ops::{Bound, ControlFlow};
 
 use dunlin_base::kv::{Direction, Durability, KeyRange, MemoryStore, Read, Store, Table, Tx};
 use dunlin_base::{GroupId, PeerId, Time};
-use dunlin_wesh::engine::{Action, Ctx, Engine, MessageEvent, MetadataEvent};
+use dunlin_wesh::engine::{Action, Ctx, Engine, Event, MessageEvent, MetadataEvent};
 use dunlin_wesh::metadata::Event as MetadataKind;
 use dunlin_wesh::profile::Profile;
 use rand_chacha::ChaCha12Rng;
@@ -23,6 +23,8 @@ pub struct Device {
     pub store: MemoryStore,
     pub engine: Engine,
     rng: ChaCha12Rng,
+    /// What the last [`Self::step_at`] told.
+    pub told: Vec<Event>,
 }
 
 impl Device {
@@ -36,7 +38,7 @@ impl Device {
         let mut ctx = Ctx { tx: &mut tx, now: NOW, rng: &mut rng };
         let engine = Engine::open(&mut ctx, Profile::Berty, host(number)).unwrap();
         store.commit(tx.into_batch(), Durability::Synced).unwrap();
-        Self { store, engine, rng }
+        Self { store, engine, rng, told: Vec::new() }
     }
 
     pub fn run<R>(&mut self, command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> R) -> R {
@@ -53,14 +55,14 @@ impl Device {
     }
 
     /// The same at another time, with what the shell is asked for.
-    pub fn run_at<R>(
+    pub fn step_at<R>(
         &mut self,
         now: Time,
         command: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> R,
     ) -> (R, Vec<Action>) {
         let mut tx = Tx::new(&self.store);
         let result = command(&mut Ctx { tx: &mut tx, now, rng: &mut self.rng }, &mut self.engine);
-        while self.engine.poll_event().is_some() {}
+        self.told = std::iter::from_fn(|| self.engine.poll_event()).collect();
         self.store.commit(tx.into_batch(), Durability::Synced).unwrap();
         (result, std::iter::from_fn(|| self.engine.poll_action()).collect())
     }

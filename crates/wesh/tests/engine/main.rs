@@ -6,5 +6,6 @@ mod archive;
 mod credentials;
 mod device;
 mod erasure;
+mod members;
 mod out_of_store;
 mod requests;

@@ -48,12 +48,12 @@ fn ask(device: &mut Device, number: u32, origin: Origin, now: Time) -> bool {
     let responder = device.engine.account_id();
     let mut requester = Requester::new(&key, &contact, &responder, AgreementKey::from_bytes([7; 32]), now);
     let (id, _) =
-        device.run_at(now, |ctx, engine| engine.handle_exchange_incoming(ctx, &peer(number), origin));
+        device.step_at(now, |ctx, engine| engine.handle_exchange_incoming(ctx, &peer(number), origin));
     let Some(id) = id else { return false };
     while let Some(action) = requester.poll_action() {
         let HandshakeAction::Send(frame) = action else { continue };
         let (_, actions) =
-            device.run_at(now, |ctx, engine| engine.handle_exchange_frame(ctx, id, &frame).unwrap());
+            device.step_at(now, |ctx, engine| engine.handle_exchange_frame(ctx, id, &frame).unwrap());
         for action in actions {
             if let Action::SendFrame { frame, .. } = action {
                 requester.handle_frame(now, &frame).unwrap();
@@ -116,7 +116,7 @@ fn handshakes_have_places_that_become_free() {
     let mut device = open();
     let mut begin = |number: u32, at: Time| -> Option<ExchangeId> {
         device
-            .run_at(at, |ctx, engine| {
+            .step_at(at, |ctx, engine| {
                 engine.handle_timeout(ctx).unwrap();
                 engine.handle_exchange_incoming(ctx, &peer(number), Origin::ThisMachine)
             })
@@ -209,13 +209,13 @@ fn local_record_flood() {
     for message in 0..1000 {
         let flood = records((0..100).map(|at| format!("{message}-{at}")).collect());
         let (_, actions) =
-            device.run_at(NOW, |ctx, engine| engine.handle_records(ctx, &peer(1), &flood).unwrap());
+            device.step_at(NOW, |ctx, engine| engine.handle_records(ctx, &peer(1), &flood).unwrap());
         assert!(actions.is_empty());
     }
     let named = records(names.clone());
     let opened = |actions: &[Action]| actions.iter().any(|a| matches!(a, Action::OpenExchange { .. }));
     let (_, actions) =
-        device.run_at(NOW, |ctx, engine| engine.handle_records(ctx, &peer(1), &named).unwrap());
+        device.step_at(NOW, |ctx, engine| engine.handle_records(ctx, &peer(1), &named).unwrap());
     assert!(!opened(&actions), "its places are taken, which is its own loss");
     // Two hours on they are free, whatever the sender said of their life.
     let later = NOW + Span::from_secs(7201);
@@ -227,9 +227,9 @@ fn local_record_flood() {
         Span::from_secs(7200),
     );
     let named = records(names);
-    device.run_at(later, |ctx, engine| engine.handle_records(ctx, &peer(1), b"").unwrap());
+    device.step_at(later, |ctx, engine| engine.handle_records(ctx, &peer(1), b"").unwrap());
     let (_, actions) =
-        device.run_at(later, |ctx, engine| engine.handle_records(ctx, &peer(1), &named).unwrap());
+        device.step_at(later, |ctx, engine| engine.handle_records(ctx, &peer(1), &named).unwrap());
     assert!(opened(&actions));
 }
 
@@ -247,7 +247,7 @@ fn local_topics() {
     };
     let connect = |device: &mut Device, number: u32, local: bool| {
         let (_, actions) =
-            device.run_at(NOW, |ctx, engine| engine.handle_connected(ctx, &peer(number), local).unwrap());
+            device.step_at(NOW, |ctx, engine| engine.handle_connected(ctx, &peer(number), local).unwrap());
         records(actions)
     };
     assert!(connect(&mut device, 1, true).is_empty(), "requests are not accepted");
