@@ -432,6 +432,32 @@ mod tests {
         assert_eq!(other.verify(b"message", &good), Err(SignatureError));
     }
 
+    /// C2: a signature has one form. `S` plus the order of the group, and points that are none, are other forms.
+    #[test]
+    fn ed25519_strict_refuses_other_forms_of_a_signature() {
+        const ORDER: [u8; 32] = [
+            0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14,
+            0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        ];
+        let secret = SecretKey::from_seed([6; 32]);
+        let verifier = Verifier::new(secret.public());
+        let good = secret.sign(b"message");
+        let mut larger = good;
+        let mut carry = 0;
+        for (byte, add) in larger.0[32..].iter_mut().zip(ORDER) {
+            let sum = u16::from(*byte) + u16::from(add) + carry;
+            *byte = sum as u8;
+            carry = sum >> 8;
+        }
+        assert_eq!(carry, 0);
+        assert_eq!(verifier.verify(b"message", &larger), Err(SignatureError));
+        for point in [[0; 32], p_plus(0xee), [0xff; 32]] {
+            let mut other = good;
+            other.0[..32].copy_from_slice(&point);
+            assert_eq!(verifier.verify(b"message", &other), Err(SignatureError));
+        }
+    }
+
     #[test]
     fn libp2p_forms_round_trip() {
         let key = SecretKey::from_seed([9; 32]);

@@ -8,7 +8,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use crate::{gossip, streams};
+use crate::{gossip, pending, streams};
 
 /// Connections one peer may have with us. Several are normal: TCP, QUIC and a relayed one while a direct one
 /// is made.
@@ -25,6 +25,7 @@ pub const PENDING_INBOUND_MAX: u32 = 64;
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
+    pending: pending::Behaviour,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     relay_client: relay::client::Behaviour,
@@ -55,6 +56,7 @@ impl Behaviour {
             .transpose()?;
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
+            pending: pending::Behaviour::default(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::default(),
             relay_client,

@@ -69,6 +69,7 @@ mod host;
 mod ipfs;
 mod listen;
 mod peers;
+mod pending;
 mod streams;
 mod transport;
 
@@ -88,5 +89,6 @@ pub use gossip::{MESSAGE_BYTES_MAX, PublishMessageError, TOPICS_PER_PEER_MAX};
 pub use ipfs::{AcceptError, Ipfs, ListenError, OpenExchangeError, StartError, Stopped};
 pub use libp2p::{Multiaddr, PeerId, multiaddr};
 pub use peers::{ConnectionInfo, PeerInfo};
+pub use pending::PENDING_INBOUND_PER_ADDRESS_MAX;
 pub use streams::OpenStreamError;
 pub use transport::HANDSHAKE_MAX;

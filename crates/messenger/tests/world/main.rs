@@ -12,4 +12,5 @@ mod clocks;
 mod conversations;
 mod failing_disk;
 mod hostile;
+mod rules;
 mod support;

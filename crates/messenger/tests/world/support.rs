@@ -429,6 +429,11 @@ impl World {
         look(&*node.store, &node.engine, &node.app)
     }
 
+    /// What the others call a node.
+    pub fn host(&self, index: usize) -> PeerId {
+        self.nodes[index].host.clone()
+    }
+
     pub fn account(&self, index: usize) -> AccountId {
         self.nodes[index].engine.account_id()
     }

@@ -608,6 +608,26 @@ mod tests {
         node.shutdown().await;
     }
 
+    /// In the existing service, a list with an end goes on waiting for more.
+    #[tokio::test]
+    async fn a_list_with_an_end_ends_while_more_is_sent() {
+        let node = NodeHandle::start(NodeConfig::new(Arc::new(MemoryStore::default())), || {
+            dunlin_wesh::engine::NoApp
+        })
+        .await
+        .unwrap();
+        let group = node.transact(|ctx, engine, _| engine.create_group(ctx)).await.unwrap();
+        let sent = send(&node, group, 2 * PAGE).await;
+        let last = PAGE + 3;
+        let range = Range::new(group, &[], false, &sent[last].cid_bytes(), false, false).unwrap();
+        let list = list::<MessageEvent, _>(&node, range).await.unwrap();
+        send(&node, group, 5).await;
+        let ids: Vec<_> = list.map(|reply| reply.unwrap().event_context.unwrap().id).collect().await;
+        let expected: Vec<_> = sent[..=last].iter().map(|id| id.cid_bytes().to_vec()).collect();
+        assert_eq!(ids, expected);
+        node.shutdown().await;
+    }
+
     async fn send<A: App + Send + 'static>(
         node: &NodeHandle<A>,
         group: GroupId,

@@ -519,8 +519,9 @@ impl Engine {
         heads.rotate_left(turn);
         if let Some(own) = store.own_head
             && let Some(at) = heads.iter().position(|head| *head == own)
+            && let Some(first) = heads.get_mut(..=at)
         {
-            heads.get_mut(..=at).map(|first| first.rotate_right(1));
+            first.rotate_right(1);
         }
         let mut entries: Vec<Entry> = Vec::new();
         let (mut bytes, mut passed_over) = (0_usize, 0_usize);

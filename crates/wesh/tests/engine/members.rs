@@ -1,11 +1,13 @@
 //! Members who mean no good, in numbers (`spec/security.md` §2.2).
 
-use dunlin_base::{EntryId, GroupId, PeerId, SecretKey, Span, Time};
+use dunlin_base::kv::{MemoryStore, Tx};
+use dunlin_base::{DeviceId, EntryId, GroupId, PeerId, SecretKey, Span, Time};
 use dunlin_log::{Body, Clock, Entry, Writer, heads_from_json, heads_to_json};
 use dunlin_orbitdb::{StoreAddress, operation};
-use dunlin_wesh::engine::{Action, CHAIN_KEYS_AT_ONCE, Event};
+use dunlin_wesh::engine::{Action, CHAIN_KEYS_AT_ONCE, Event, PAYLOAD_BYTES_MAX};
 use dunlin_wesh::group::{Group, OwnMember};
 use dunlin_wesh::heads::{self, HeadsPayload};
+use dunlin_wesh::message;
 use dunlin_wesh::metadata::{self, Event as MetadataKind};
 use dunlin_wesh::padding::Padding;
 use dunlin_wesh::profile::Profile;
@@ -216,4 +218,114 @@ fn a_long_conversation_moves_in_steps() {
     }
     assert_eq!(all, MESSAGES);
     assert!(steps > 2);
+}
+
+/// Catching up tells messages as they join, a batch in each step, and not all of them at the end.
+#[test]
+fn what_is_caught_up_is_told_in_steps() {
+    const MESSAGES: usize = 1000;
+    let mut device = Device::new(1);
+    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+    let mut member = Member::of(&device, &group, Profile::Berty.message_store());
+    let mut chain: Vec<Entry> = Vec::new();
+    for number in 0..MESSAGES as u32 {
+        let next: Vec<EntryId> = chain.last().map(Entry::id).into_iter().collect();
+        chain.push(member.write(&number.to_be_bytes(), &next));
+    }
+    let told = |device: &Device| device.told.iter().filter(|event| event.group() == Some(group)).count();
+    let mut steps = Vec::new();
+    chain.reverse();
+    for part in chain.chunks(100) {
+        let data = member.heads(NOW, part);
+        device.step_at(NOW, |ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+        steps.push(told(&device));
+    }
+    while device.engine.timeout().is_some_and(|due| due <= NOW) {
+        device.step_at(NOW, |ctx, engine| engine.handle_timeout(ctx).unwrap());
+        steps.push(told(&device));
+    }
+    steps.retain(|step| *step > 0);
+    assert_eq!(steps.iter().sum::<usize>(), MESSAGES);
+    assert!(steps.len() >= 4 && steps.iter().all(|step| *step <= 256), "{steps:?}");
+}
+
+/// E6: a chain key is not membership. What a device sends waits until it is known whose it is; what nobody can
+/// read holds up nothing.
+#[test]
+fn unknown_device_waits() {
+    let mut device = Device::new(1);
+    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+    let mut events = Member::of(&device, &group, Profile::Berty.metadata_store());
+    let mut messages = Member::of(&device, &group, Profile::Berty.message_store());
+    let receiver = device.engine.own_member(&group).unwrap();
+    let own = OwnMember { member: SecretKey::from_seed([1; 32]), device: SecretKey::from_seed([2; 32]) };
+    let store = MemoryStore::default();
+    let mut tx = Tx::new(&store);
+    let sealed =
+        message::own_chain_key_box(&mut tx, &events.group, &own, &receiver, &mut events.rng).unwrap();
+    let key = MetadataKind::chain_key_added(&own, receiver, sealed);
+    let joined = MetadataKind::member_device_added(&own);
+    let [key, joined] = [key, joined].map(|event| {
+        let value = metadata::seal(&events.group, &own, &event, Padding::Buckets, &mut events.rng);
+        events.write(&value, &[])
+    });
+    let padding = Padding::Buckets;
+    let text =
+        message::seal(&mut tx, &messages.group, &own, b"hello", padding, &mut messages.rng).unwrap().envelope;
+    let garbage = messages.write(b"nobody can read this", &[]);
+    let text = messages.write(&text, &[garbage.id()]);
+
+    let mut give = |device: &mut Device, member: &mut Member, entries: &[Entry]| {
+        let data = member.heads(NOW, entries);
+        device.step_at(NOW, |ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+        device.settle();
+        device.messages(&group)
+    };
+    assert!(give(&mut device, &mut messages, &[garbage, text]).is_empty());
+    assert!(give(&mut device, &mut events, &[key]).is_empty(), "a chain key is not membership");
+    assert_eq!(give(&mut device, &mut events, &[joined]), [b"hello"]);
+}
+
+/// D10: a device is where its last heads payload came from.
+#[test]
+fn peer_id_change() {
+    let mut device = Device::new(1);
+    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+    let mut member = Member::of(&device, &group, Profile::Berty.message_store());
+    let other = DeviceId::new(SecretKey::from_seed([5; 32]).public());
+    let hosts = [[3; 34], [4; 34]].map(PeerId::from_array);
+    for host in &hosts {
+        let payload =
+            HeadsPayload { heads: heads_to_json(&[]), device: Some(other), host: Some(host.clone()) };
+        let (link_key, rotation) = (member.group.link_key(), Profile::Berty.rotation());
+        let token = rotation::heads_token(&member.address, link_key, NOW, rotation);
+        let data = payload.seal(&member.address, link_key, &token, &mut member.rng);
+        device.run(|ctx, engine| {
+            engine.handle_connected(ctx, host, true).unwrap();
+            engine.handle_heads(ctx, host, &data).unwrap();
+        });
+        assert_eq!(device.engine.speakers_of(&group), [(host.clone(), other)]);
+        // Another host that says the same of itself is not believed: the payload is another one's.
+        device.run(|ctx, engine| {
+            engine.handle_connected(ctx, &peer(), true).unwrap();
+            engine.handle_heads(ctx, &peer(), &data).unwrap();
+        });
+        assert_eq!(device.engine.speakers_of(&group), [(host.clone(), other)]);
+        device.run(|ctx, engine| engine.handle_disconnected(ctx, host).unwrap());
+        assert_eq!(device.engine.online_devices(&group), []);
+    }
+}
+
+/// What is too large to travel is refused before it is accepted, and what fits travels as one entry.
+#[test]
+fn a_payload_too_large_is_refused_before_it_is_accepted() {
+    let mut device = Device::new(1);
+    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+    let send = |device: &mut Device, bytes: usize| {
+        device.run(|ctx, engine| engine.send_message(ctx, &group, &vec![1; bytes]).is_ok())
+    };
+    assert!(!send(&mut device, PAYLOAD_BYTES_MAX + 1));
+    assert!(!send(&mut device, 3 << 20));
+    assert!(send(&mut device, 1) && send(&mut device, PAYLOAD_BYTES_MAX));
+    assert_eq!(device.messages(&group).iter().map(Vec::len).collect::<Vec<_>>(), [1, PAYLOAD_BYTES_MAX]);
 }
