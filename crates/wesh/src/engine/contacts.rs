@@ -22,6 +22,7 @@ impl Engine {
         contact: &Contact,
         own_metadata: &[u8],
     ) -> Result<(), CommandError> {
+        self.account_is_open()?;
         let account = contact.account;
         if contact.seed.is_none() {
             return Err(CommandError::NoSeed);
@@ -49,6 +50,7 @@ impl Engine {
     /// # Errors
     /// [`CommandError::Contact`] when there is no such request.
     pub fn accept_contact(&mut self, ctx: &mut Ctx<'_, '_>, contact: &AccountId) -> Result<(), CommandError> {
+        self.account_is_open()?;
         let group = self.contact_group(contact)?;
         if self.set_aside.contains(&group) {
             return Err(CommandError::SetAside);
@@ -79,6 +81,7 @@ impl Engine {
         ctx: &mut Ctx<'_, '_>,
         contact: &AccountId,
     ) -> Result<(), CommandError> {
+        self.account_is_open()?;
         if self.take_request(ctx, contact)?.is_some() {
             return Ok(());
         }
@@ -90,6 +93,7 @@ impl Engine {
     /// # Errors
     /// [`CommandError::Contact`] for oneself, and when it is blocked already.
     pub fn block_contact(&mut self, ctx: &mut Ctx<'_, '_>, contact: &AccountId) -> Result<(), CommandError> {
+        self.account_is_open()?;
         self.act_on_contact(ctx, contact, ContactAction::Block)?;
         self.take_request(ctx, contact)?;
         Ok(())
@@ -104,6 +108,7 @@ impl Engine {
         ctx: &mut Ctx<'_, '_>,
         contact: &AccountId,
     ) -> Result<(), CommandError> {
+        self.account_is_open()?;
         self.act_on_contact(ctx, contact, ContactAction::Unblock)
     }
 

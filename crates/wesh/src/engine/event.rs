@@ -49,6 +49,9 @@ pub enum Event {
         contact: Contact,
         /// When it arrived.
         at: Time,
+        /// The event that accepting it will write, for those who wait for that one: it is in no log, and stands
+        /// behind all others.
+        event: Box<MetadataEvent>,
     },
     /// The handshake of an own request was completed: the other side has it.
     RequestSent {

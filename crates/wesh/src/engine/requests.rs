@@ -5,15 +5,16 @@
 
 use dunlin_base::keys::AgreementKey;
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
-use dunlin_base::{AccountId, PeerId, Span, Time};
+use dunlin_base::{AccountId, EntryId, PeerId, Span, Time};
+use dunlin_log::Position;
 use dunlin_proto::tinder::{Record, Records};
 use prost::Message as _;
 
 use super::peers::Peer;
-use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId};
+use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId, MetadataEvent, Wait};
 use crate::contact::{Contact, ContactAction, ContactRefusal, ContactState, ContactStep};
 use crate::handshake::{HandshakeAction, Requester, Responder};
-use crate::metadata::Event as MetadataKind;
+use crate::metadata::{Event as MetadataKind, OpenedEvent};
 use crate::{rotation, tables};
 
 /// Handshakes that peers may have under way with us (`spec/security.md` Q1).
@@ -109,6 +110,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn enable_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), CommandError> {
+        self.account_is_open()?;
         let account = self.account_group();
         let active = self.active(&account)?;
         if !active.index.requests_enabled(ctx.tx)? {
@@ -127,6 +129,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn disable_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), CommandError> {
+        self.account_is_open()?;
         let account = self.account_group();
         let active = self.active(&account)?;
         if active.index.requests_enabled(ctx.tx)? {
@@ -142,6 +145,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn reset_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), CommandError> {
+        self.account_is_open()?;
         let account = self.account_group();
         let mut seed = [0; 32];
         ctx.rng.fill_bytes(&mut seed);
@@ -177,6 +181,30 @@ impl Engine {
         let mut requests: Vec<_> = rows.iter().filter_map(|(_, row)| decode_request(row)).collect();
         requests.sort_by_key(|request| request.at);
         Ok(requests)
+    }
+
+    /// A request that waits for an answer, as the event that accepting it will write. It is in no log, and stands
+    /// behind all events that are.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn request_event(&self, request: &Request) -> Result<MetadataEvent, ReadError> {
+        let group = self.account_group();
+        let own = &self.active(&group)?.own;
+        let event = MetadataKind::contact_received(own, request.contact.clone());
+        let event = OpenedEvent::unlogged(own, event);
+        let entry = EntryId::of_block(event.payload());
+        let position = Position { height: u64::MAX, id: entry };
+        Ok(MetadataEvent { group, entry, position, event, changes: Vec::new() })
+    }
+
+    /// Contacts that are to be asked.
+    pub(super) fn lookups_waiting(&self) -> impl Iterator<Item = Wait> {
+        self.lookups.iter().map(|(account, lookup)| Wait::Request {
+            account: *account,
+            trying: lookup.exchange.is_some(),
+            next: lookup.due(),
+        })
     }
 
     /// Takes local records from a connected peer.
@@ -507,7 +535,9 @@ impl Engine {
         }
         let row = encode_request(&contact, ctx.now);
         ctx.tx.put(tables::REQUESTS, contact.account.as_bytes(), &row);
-        self.events.push_back(Event::RequestReceived { contact, at: ctx.now });
+        let request = Request { contact: contact.clone(), at: ctx.now };
+        let event = Box::new(self.request_event(&request)?);
+        self.events.push_back(Event::RequestReceived { contact, at: ctx.now, event });
         Ok(())
     }
 

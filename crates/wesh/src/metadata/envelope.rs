@@ -117,6 +117,12 @@ pub struct OpenedEvent {
 }
 
 impl OpenedEvent {
+    /// What this device would say, signed and in no log.
+    pub(crate) fn unlogged(own: &OwnMember, event: Event) -> Self {
+        let payload = event.encode();
+        Self { event, signature: own.device.sign(&payload), payload }
+    }
+
     /// What was said.
     pub fn event(&self) -> &Event {
         &self.event
