@@ -319,14 +319,16 @@ impl<A: App + Send + 'static> Core<A> {
 
     /// Tells what a step that is stored came to, and does what follows from it.
     async fn conclude(&mut self, outcome: Outcome<A>) {
-        for call in outcome.calls {
-            call.answer(Ok(()));
-        }
-        self.update_serving();
+        // What a call brought about is told before the call is answered: whoever watches from the answer on hears of
+        // what comes after it.
         for event in outcome.events {
             // Nobody has to watch.
             let _ = self.events.send(event);
         }
+        for call in outcome.calls {
+            call.answer(Ok(()));
+        }
+        self.update_serving();
         self.tell_notices();
         self.perform_actions().await;
     }
@@ -431,6 +433,7 @@ impl<A: App + Send + 'static> Core<A> {
         self.performer.forget_all();
         self.failures = self.failures.saturating_add(1);
         loop {
+            let aside = self.set_aside.len();
             let error = match self.try_open_again() {
                 Ok(outcome) => {
                     self.conclude(outcome).await;
@@ -438,6 +441,10 @@ impl<A: App + Send + 'static> Core<A> {
                 }
                 Err(error) => error,
             };
+            if self.set_aside.len() > aside {
+                // It goes without the group that was in the way.
+                continue;
+            }
             tracing::warn!(%error, "the account cannot be opened again yet");
             let refusal = Arc::new(CommitError::Io(Box::new(error)));
             if !self.wait_closed(inputs, &refusal).await {

@@ -9,6 +9,7 @@ mod archive;
 mod credentials;
 mod debug;
 mod groups;
+mod items;
 mod lists;
 mod network;
 mod out_of_store;

@@ -55,26 +55,37 @@ pub(super) async fn connect(
     if !tls {
         return Ok(Box::new(stream));
     }
-    let name = ServerName::try_from(host).map_err(|_| OutsideError::Address(authority.to_string()))?;
-    let mut config = tokio::task::spawn_blocking(client_config)
+    let roots = tokio::task::spawn_blocking(trusted_by_the_machine)
         .await
-        .map_err(|error| OutsideError::Unreachable(io::Error::other(error)))??;
-    config.alpn_protocols = vec![protocol.to_vec()];
-    Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
+        .map_err(|error| OutsideError::Unreachable(io::Error::other(error)))?;
+    secured(stream, host, roots, protocol).await
 }
 
-/// Trusts whom the machine trusts. Reads files.
-fn client_config() -> Result<ClientConfig, OutsideError> {
+/// Those whom the machine trusts. Reads files.
+fn trusted_by_the_machine() -> RootCertStore {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots
+}
+
+/// Encrypts a connection with a server that somebody of `roots` vouches for.
+async fn secured(
+    stream: TcpStream,
+    host: String,
+    roots: RootCertStore,
+    protocol: &[u8],
+) -> Result<Box<dyn Connection>, OutsideError> {
     if roots.is_empty() {
         return Err(OutsideError::NoAuthorities);
     }
+    let name = ServerName::try_from(host.clone()).map_err(|_| OutsideError::Address(host))?;
     let provider = Arc::new(aws_lc_rs::default_provider());
     let versions = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| OutsideError::Unreachable(io::Error::other(error)))?;
-    Ok(versions.with_root_certificates(roots).with_no_client_auth())
+    let mut config = versions.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Ok(Box::new(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
 }
 
 /// Gets what is at an address. Redirects are not followed: nobody else is asked than whom the caller named.
@@ -117,4 +128,65 @@ async fn get_at_length(url: &str, bytes_max: usize) -> Result<(u16, Bytes), Outs
     let answer = answer.await;
     connection.abort();
     answer
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+    use tokio_rustls::rustls::ServerConfig;
+    use tokio_rustls::rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_server_that_somebody_trusted_vouches_for_is_talked_to() {
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let certificate = made.cert.der().clone();
+        let address = serve(certificate.clone(), made.key_pair.serialize_der()).await;
+        let connect = |host: &str, trusted: &CertificateDer<'static>| {
+            let mut roots = RootCertStore::empty();
+            roots.add(trusted.clone()).unwrap();
+            let host = host.to_owned();
+            async move {
+                let stream = TcpStream::connect(address).await.unwrap();
+                secured(stream, host, roots, b"h2").await
+            }
+        };
+
+        let mut stream = connect("localhost", &certificate).await.unwrap();
+        let mut word = [0; 5];
+        stream.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"hello");
+        for (host, trusted) in [("localhost", other.cert.der()), ("elsewhere.example", &certificate)] {
+            assert!(matches!(connect(host, trusted).await, Err(OutsideError::Unreachable(_))), "{host}");
+        }
+        let stream = TcpStream::connect(address).await.unwrap();
+        let nobody = secured(stream, "localhost".to_owned(), RootCertStore::empty(), b"h2").await;
+        assert!(matches!(nobody, Err(OutsideError::NoAuthorities)));
+    }
+
+    async fn serve(certificate: CertificateDer<'static>, key: Vec<u8>) -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], PrivatePkcs8KeyDer::from(key).into())
+            .unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                if let Ok(mut stream) = acceptor.accept(stream).await {
+                    stream.write_all(b"hello").await.unwrap();
+                }
+            }
+        });
+        address
+    }
 }
