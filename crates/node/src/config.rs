@@ -18,6 +18,8 @@ pub struct NodeConfig {
     pub connect: Vec<Multiaddr>,
     /// Whether it announces itself on the local network and connects to whom it finds there.
     pub lan: bool,
+    /// Whether replication servers are called without TLS: for tests, on this machine alone.
+    pub replication_in_clear: bool,
 }
 
 impl NodeConfig {
@@ -30,6 +32,7 @@ impl NodeConfig {
             listen: loopback.iter().filter_map(|address| address.parse().ok()).collect(),
             connect: Vec::new(),
             lan: false,
+            replication_in_clear: false,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use dunlin_base::kv::{CommitError, Durability, ReadError, Store, Tx};
 use dunlin_base::{EntryId, GroupId, PeerId, Time};
 use dunlin_log::Checked;
-use dunlin_wesh::engine::{Action, App, Ctx, Engine, Event, ExchangeId, OpenError};
+use dunlin_wesh::engine::{Action, App, CommandError, Ctx, Engine, Event, ExchangeId, OpenError};
 use dunlin_wesh::profile::Profile;
 use rand_core::OsRng;
 use tokio::sync::{broadcast, mpsc};
@@ -176,8 +176,9 @@ impl<A: App + Send + 'static> Core<A> {
         notices: broadcast::Sender<A::Notice>,
     ) -> Result<Self, CoreError> {
         // Nobody can watch yet, so the events of opening go to the application alone.
-        let Opened { engine, app, .. } = open_engine(&store, profile, &host, &make_app, &BTreeSet::new())
-            .map_err(|failed| failed.error)?;
+        let Opened { engine, app, .. } =
+            open_engine(&store, profile, &host, &make_app, &BTreeSet::new(), &InUse::default())
+                .map_err(|failed| failed.error)?;
         let presence = Presence::default();
         let mut core = Self {
             store,
@@ -318,14 +319,16 @@ impl<A: App + Send + 'static> Core<A> {
 
     /// Tells what a step that is stored came to, and does what follows from it.
     async fn conclude(&mut self, outcome: Outcome<A>) {
-        for call in outcome.calls {
-            call.answer(Ok(()));
-        }
-        self.update_serving();
+        // What a call brought about is told before the call is answered: whoever watches from the answer on hears of
+        // what comes after it.
         for event in outcome.events {
             // Nobody has to watch.
             let _ = self.events.send(event);
         }
+        for call in outcome.calls {
+            call.answer(Ok(()));
+        }
+        self.update_serving();
         self.tell_notices();
         self.perform_actions().await;
     }
@@ -431,6 +434,7 @@ impl<A: App + Send + 'static> Core<A> {
         self.performer.forget_all();
         self.failures = self.failures.saturating_add(1);
         loop {
+            let aside = self.set_aside.len();
             let error = match self.try_open_again() {
                 Ok(outcome) => {
                     self.conclude(outcome).await;
@@ -438,6 +442,10 @@ impl<A: App + Send + 'static> Core<A> {
                 }
                 Err(error) => error,
             };
+            if self.set_aside.len() > aside {
+                // It goes without the group that was in the way.
+                continue;
+            }
             tracing::warn!(%error, "the account cannot be opened again yet");
             let refusal = Arc::new(CommitError::Io(Box::new(error)));
             if !self.wait_closed(inputs, &refusal).await {
@@ -447,7 +455,9 @@ impl<A: App + Send + 'static> Core<A> {
     }
 
     fn try_open_again(&mut self) -> Result<Outcome<A>, CoreError> {
-        let opened = open_engine(&self.store, self.profile, &self.host, &self.make_app, &self.set_aside);
+        let in_use = InUse::of(&self.engine);
+        let opened =
+            open_engine(&self.store, self.profile, &self.host, &self.make_app, &self.set_aside, &in_use);
         let opened = opened.map_err(|failed| {
             self.suspect(failed.at);
             failed.error
@@ -507,6 +517,33 @@ impl<A: App + Send + 'static> Core<A> {
     }
 }
 
+/// The groups that whoever uses the node has activated, which no store remembers.
+#[derive(Default)]
+struct InUse {
+    groups: Vec<GroupId>,
+    account_closed: bool,
+}
+
+impl InUse {
+    fn of(engine: &Engine) -> Self {
+        Self { groups: engine.active_groups().collect(), account_closed: engine.account_is_open().is_err() }
+    }
+
+    /// Takes them up again in an engine that was opened anew; those that are gone with what was not stored, or
+    /// that cannot be read, are left out.
+    fn take_up(&self, ctx: &mut Ctx<'_, '_>, engine: &mut Engine) -> Result<(), ReadError> {
+        for group in &self.groups {
+            if let Err(CommandError::Read(error)) = engine.activate(ctx, group) {
+                return Err(error);
+            }
+        }
+        if self.account_closed {
+            engine.deactivate(&engine.account_group());
+        }
+        Ok(())
+    }
+}
+
 /// Engine and application as they are stored, and what opening them told.
 struct Opened<A> {
     engine: Engine,
@@ -532,6 +569,7 @@ fn open_engine<A: App>(
     host: &PeerId,
     make_app: &MakeApp<A>,
     set_aside: &BTreeSet<GroupId>,
+    in_use: &InUse,
 ) -> Result<Opened<A>, Failed> {
     let mut tx = Tx::new(&**store);
     let mut rng = OsRng;
@@ -544,6 +582,7 @@ fn open_engine<A: App>(
     let mut events = Vec::new();
     let mut start = || {
         app.start(&mut ctx, &mut engine)?;
+        in_use.take_up(&mut ctx, &mut engine)?;
         while let Some(event) = engine.poll_event() {
             app.handle_event(&mut ctx, &mut engine, &event)?;
             events.push(Arc::new(event));

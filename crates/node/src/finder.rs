@@ -59,6 +59,7 @@ type Reply = oneshot::Sender<Result<PeerId, ConnectError>>;
 enum Order {
     Connect { address: Multiaddr, reply: Reply },
     Forget { peer: PeerId, reply: oneshot::Sender<bool> },
+    Ask { peer: PeerId, reply: oneshot::Sender<bool> },
 }
 
 /// Gives orders to the task that keeps connections.
@@ -96,6 +97,15 @@ impl Finder {
     pub async fn forget(&self, peer: PeerId) -> bool {
         let (reply, answer) = oneshot::channel();
         if self.orders.send(Order::Forget { peer, reply }).await.is_err() {
+            return false;
+        }
+        answer.await.unwrap_or(false)
+    }
+
+    /// Whether a peer is dialled again when its connection is lost.
+    pub async fn keeps(&self, peer: PeerId) -> bool {
+        let (reply, answer) = oneshot::channel();
+        if self.orders.send(Order::Ask { peer, reply }).await.is_err() {
             return false;
         }
         answer.await.unwrap_or(false)
@@ -149,6 +159,7 @@ impl Search {
                 }
             }
             Order::Forget { peer, reply } => drop(reply.send(self.targets.forget(peer))),
+            Order::Ask { peer, reply } => drop(reply.send(self.targets.of(peer).next().is_some())),
         }
     }
 

@@ -22,6 +22,7 @@ use crate::perform::{
 use crate::pump::{input_sender, own_host, pump};
 use crate::serving::Serving;
 use crate::tables;
+use crate::traffic::Traffic;
 
 /// Key of [`tables::NODE`] under which the seed of the peer identity lies.
 const IDENTITY: &[u8] = b"identity";
@@ -62,6 +63,8 @@ pub struct NodeHandle<A: App = NoApp> {
     finder: Finder,
     profile: Profile,
     lan: bool,
+    replication_in_clear: bool,
+    traffic: Arc<Traffic>,
     inputs: mpsc::Sender<Input<A>>,
     events: broadcast::Sender<Arc<Event>>,
     notices: broadcast::Sender<A::Notice>,
@@ -75,6 +78,8 @@ impl<A: App> Clone for NodeHandle<A> {
             finder: self.finder.clone(),
             profile: self.profile,
             lan: self.lan,
+            replication_in_clear: self.replication_in_clear,
+            traffic: self.traffic.clone(),
             inputs: self.inputs.clone(),
             events: self.events.clone(),
             notices: self.notices.clone(),
@@ -132,7 +137,8 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         let (notices, _) = broadcast::channel(WATCH_BACKLOG_MAX);
         let sender = input_sender(inputs.clone());
         let ahead = Arc::new(Ahead::default());
-        let performer = Performer::new(ipfs.clone(), sender.clone(), ahead.clone());
+        let traffic = Arc::new(Traffic::default());
+        let performer = Performer::new(ipfs.clone(), sender.clone(), ahead.clone(), traffic.clone());
         let Some(host) = own_host(&ipfs.peer_id()) else {
             return Err(StartError::Thread(std::io::Error::other("the peer id is of an unknown kind")));
         };
@@ -148,9 +154,21 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         )?;
         run_core(core, waiting)?;
         let (finder, sightings) = Finder::start(ipfs.clone(), config.connect);
-        tokio::spawn(pump(host_events, sender, ahead, sightings));
+        tokio::spawn(pump(host_events, sender, ahead, traffic.clone(), sightings));
         let (profile, lan, started) = (config.profile, config.lan, std::time::Instant::now());
-        Ok(Self { ipfs, finder, profile, lan, inputs, events, notices, started })
+        let replication_in_clear = config.replication_in_clear;
+        Ok(Self {
+            ipfs,
+            finder,
+            profile,
+            lan,
+            replication_in_clear,
+            traffic,
+            inputs,
+            events,
+            notices,
+            started,
+        })
     }
 
     /// Runs `change` inside a transaction; returns once that is committed.
@@ -234,6 +252,16 @@ impl<A: App + Send + 'static> NodeHandle<A> {
     /// Whether it announces itself on the local network.
     pub fn is_on_lan(&self) -> bool {
         self.lan
+    }
+
+    /// Whether replication servers are called without TLS.
+    pub(crate) fn replicates_in_clear(&self) -> bool {
+        self.replication_in_clear
+    }
+
+    /// What went over to each peer and came from it.
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
     }
 
     /// The task that keeps connections.

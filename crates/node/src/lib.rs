@@ -33,6 +33,7 @@ mod pump;
 mod services;
 mod serving;
 pub mod tables;
+mod traffic;
 
 pub use config::NodeConfig;
 pub use core::CoreError;

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use crate::ahead::Ahead;
 use crate::core::NetworkInput;
+use crate::traffic::Traffic;
 
 /// The direct channel for heads payloads (`spec/wesh-protocol.md` §3.9).
 pub(crate) const DIRECT_CHANNEL: &str = "/go-orbit-db/direct-channel/1.2.0";
@@ -36,6 +37,7 @@ pub(crate) struct Performer {
     ipfs: Ipfs,
     inputs: InputSender,
     ahead: Arc<Ahead>,
+    traffic: Arc<Traffic>,
     exchanges: BTreeMap<ExchangeId, mpsc::Sender<Outgoing>>,
 }
 
@@ -49,8 +51,8 @@ enum Outgoing {
 }
 
 impl Performer {
-    pub fn new(ipfs: Ipfs, inputs: InputSender, ahead: Arc<Ahead>) -> Self {
-        Self { ipfs, inputs, ahead, exchanges: BTreeMap::new() }
+    pub fn new(ipfs: Ipfs, inputs: InputSender, ahead: Arc<Ahead>, traffic: Arc<Traffic>) -> Self {
+        Self { ipfs, inputs, ahead, traffic, exchanges: BTreeMap::new() }
     }
 
     /// Lets `checker` judge the block of `entry` when it comes.
@@ -126,9 +128,13 @@ impl Performer {
     fn send_heads(&self, id: u64, peer: &PeerId, data: Vec<u8>) {
         let Some(to) = ipfs_peer(peer) else { return self.input(NetworkInput::HeadsUnsent { id }) };
         let (ipfs, inputs, peer) = (self.ipfs.clone(), self.inputs.clone(), peer.clone());
+        let (traffic, bytes) = (self.traffic.clone(), data.len());
         tokio::spawn(async move {
             let input = match ipfs.deliver_frame(DIRECT_CHANNEL, to, Bytes::from(data)).await {
-                Ok(()) => NetworkInput::HeadsSent { peer, id },
+                Ok(()) => {
+                    traffic.sent(to, bytes);
+                    NetworkInput::HeadsSent { peer, id }
+                }
                 Err(error) => {
                     tracing::debug!(%error, "heads did not leave");
                     NetworkInput::HeadsUnsent { id }

@@ -11,15 +11,18 @@ use crate::ahead::Ahead;
 use crate::core::NetworkInput;
 use crate::finder::Sighting;
 use crate::perform::{CONTACT_REQUESTS, DIRECT_CHANNEL, InputSender, LOCAL_RECORDS, base_peer};
+use crate::traffic::Traffic;
 
 /// Reads the events of the host until it stops.
 pub(crate) async fn pump(
     mut events: Events,
     inputs: InputSender,
     ahead: Arc<Ahead>,
+    traffic: Arc<Traffic>,
     sightings: mpsc::Sender<Sighting>,
 ) {
     while let Some(event) = events.next().await {
+        traffic.note(&event);
         if let Some(sighting) = sighting(&event) {
             // The search ends only with the node.
             let _ = sightings.send(sighting).await;

@@ -57,7 +57,11 @@ async fn what_cannot_be_opened_or_sealed_has_the_codes_of_the_existing_service()
     let receive = api::out_of_store_receive::Request { payload: b"garbage".to_vec() };
     let refused = served.client().out_of_store_receive(receive).await.unwrap_err();
     assert!(refused.message().starts_with("ErrCryptoDecrypt(#205): ErrDeserialization(#104)"), "{refused}");
-    let seal = api::out_of_store_seal::Request { cid: b"none".to_vec(), ..Default::default() };
+    let group = served.node.transact(|ctx, engine, _| engine.create_group(ctx)).await.unwrap();
+    let seal = api::out_of_store_seal::Request {
+        cid: b"none".to_vec(),
+        group_public_key: group.as_bytes().to_vec(),
+    };
     let refused = served.client().out_of_store_seal(seal).await.unwrap_err();
     assert!(refused.message().starts_with("ErrInvalidInput(#100)"), "{refused}");
     served.node.shutdown().await;

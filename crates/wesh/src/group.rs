@@ -82,14 +82,18 @@ pub enum GroupError {
 
 impl Coded for GroupError {
     fn codes(&self) -> Vec<Code> {
-        vec![match self {
-            Self::PublicKey(_) => Code::ErrDeserialization,
-            Self::UnknownKind { .. } => Code::ErrInvalidInput,
-            Self::Length { field: SECRET_SIG, .. } => Code::ErrCryptoSignatureVerification,
-            Self::Length { .. } => Code::ErrInvalidInput,
-            Self::Contradiction { .. } => Code::ErrInvalidInput,
-            Self::Forged { .. } => Code::ErrCryptoSignatureVerification,
-        }]
+        // The first one is put around whatever is wrong with a group.
+        vec![
+            Code::ErrDeserialization,
+            match self {
+                Self::PublicKey(_) => Code::ErrDeserialization,
+                Self::UnknownKind { .. } => Code::ErrInvalidInput,
+                Self::Length { field: SECRET_SIG, .. } => Code::ErrCryptoSignatureVerification,
+                Self::Length { .. } => Code::ErrInvalidInput,
+                Self::Contradiction { .. } => Code::ErrInvalidInput,
+                Self::Forged { .. } => Code::ErrCryptoSignatureVerification,
+            },
+        ]
     }
 }
 

@@ -1,34 +1,41 @@
 //! Lists of events and messages: what is there, then what comes (`spec/wesh-protocol.md` §8.6).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ops::{Bound, ControlFlow};
+use std::collections::{BTreeSet, VecDeque};
+use std::marker::PhantomData;
+use std::ops::Bound;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use dunlin_base::kv::Direction;
 use dunlin_base::{AccountId, EntryId, GroupId};
 use dunlin_log::Position;
-use dunlin_proto::protocol::{EventContext, GroupMessageEvent, GroupMetadataEvent, MessageHeaders};
-use dunlin_wesh::engine::{App, CommandError, Event, MessageEvent, MetadataEvent};
+use dunlin_wesh::engine::{App, CommandError, Event};
 use dunlin_wesh::errors::Code;
-use dunlin_wesh::metadata;
 use futures::Stream;
 use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
+use super::groups::{status_in_use, used};
+use super::items::Item;
 use super::status::{coded, invalid, status_of};
 use crate::{CallError, NodeHandle};
+
+/// What lists put around the cause when the group is not in use.
+const UNKNOWN: [Code; 1] = [Code::ErrGroupMemberUnknownGroupId];
 
 /// Items that may wait for a slow client before the log is read on.
 const ITEMS_WAITING_MAX: usize = 128;
 /// Items that are read at once.
 const PAGE: usize = 256;
-/// Items that may come while the log is read, before the client has to list again.
-const OVERLAP_MAX: usize = 4096;
+/// Items that may come while the client reads what came before, before it has to list again: two megabytes of
+/// their names. What they hold stays in the log.
+const TOLD_MAX: usize = 64 * 1024;
+/// Of these, how many are read out of the log at once.
+const TOLD_PAGE: usize = 64;
 
-/// Items in no log that one stream was given and that are remembered: many times what may wait for an answer.
-const UNLOGGED_MAX: usize = 1024;
+/// Contacts of whom a list remembers that it told their request: many times those that may wait at once.
+const ASKING_MAX: usize = 1024;
 
 /// A stream of replies.
 pub(super) type Replies<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -81,55 +88,32 @@ fn entry(id: &[u8]) -> Result<Option<EntryId>, Status> {
     EntryId::from_cid_bytes(id).map(Some).ok_or_else(unknown)
 }
 
-/// One kind of item that a log holds.
-pub(super) trait Item: Clone + Send + Sized + 'static {
-    /// What the client gets.
-    type Reply: Send + 'static;
-    /// Which log it is in.
-    const IN_MESSAGES: bool;
-
-    fn id(&self) -> EntryId;
-    fn position(&self) -> Position;
-    fn of_event(event: &Event, group: &GroupId) -> Option<Self>;
-    fn reply(self) -> Self::Reply;
-    fn page(
-        engine: &dunlin_wesh::engine::Engine,
-        read: &dyn dunlin_base::kv::Read,
-        group: &GroupId,
-        start: Bound<Position>,
-        direction: Direction,
-    ) -> Result<Vec<Self>, CommandError>;
-    /// What waits to be written, in no log yet.
-    fn pending(
-        engine: &dunlin_wesh::engine::Engine,
-        read: &dyn dunlin_base::kv::Read,
-        group: &GroupId,
-    ) -> Result<Vec<Self>, CommandError>;
-    /// Whom it is about, if it is of a kind that is told before it is in a log, and its id until then.
-    fn unlogged_id(&self) -> Option<(AccountId, EntryId)>;
-}
-
-/// Starts a list.
+/// Starts a list. `range` is judged once it is known that the group is in use.
 pub(super) async fn list<T: Item, A: App + Send + 'static>(
     node: &NodeHandle<A>,
-    range: Range,
+    group_pk: &[u8],
+    range: impl FnOnce(GroupId) -> Result<Range, Status>,
 ) -> Result<Replies<T::Reply>, Status> {
+    let group = used(&UNKNOWN, group_pk)?;
     // Watching begins before reading, so that nothing falls between.
     let events = node.events();
-    let (group, since, until) = (range.group, range.since, range.until);
+    let in_use = node.view(move |_, engine, _| match engine.is_active(&group) {
+        true => Ok(()),
+        false => Err(CommandError::NotActive),
+    });
+    in_use.await.map_err(|error| status_in_use(&UNKNOWN, &error))?;
+    let range = range(group)?;
+    let (since, until) = (range.since, range.until);
     let bounds = node
         .view(move |read, engine, _| {
             let position = |id: Option<EntryId>| match id {
                 Some(id) => engine.position(read, &group, T::IN_MESSAGES, &id).map(Some),
                 None => Ok(None),
             };
-            let pending = T::pending(engine, read, &group)?;
-            // Whoever goes on from what is in no log yet begins anew: it has no place to go on from.
-            let since = since.filter(|since| pending.iter().all(|item| item.id() != *since));
             Ok((position(since)?, position(until)?))
         })
         .await
-        .map_err(|error| status_of_list(&error))?;
+        .map_err(|error| status_in_use(&UNKNOWN, &error))?;
     let (since, until) = match bounds {
         (Some(None), _) | (_, Some(None)) => {
             return Err(coded(&[Code::ErrInvalidRange], "that id is not in the log"));
@@ -142,177 +126,210 @@ pub(super) async fn list<T: Item, A: App + Send + 'static>(
         return Err(coded(&[Code::ErrInvalidRange], "since_id comes after until_id"));
     }
     let (replies, stream) = mpsc::channel(ITEMS_WAITING_MAX);
-    tokio::spawn(serve::<T, A>(node.clone(), range, since, until, events, replies));
+    let live = Live { events, ended: false, group, overlap: Overlap::default() };
+    let mut list =
+        List::<T, A> { node: node.clone(), range, since, until, live, asking: BTreeSet::new(), replies };
+    tokio::spawn(async move {
+        if let Err(End::Failed(status)) = list.serve().await {
+            // The client may be gone.
+            let _ = list.replies.send(Err(status)).await;
+        }
+    });
     Ok(Box::pin(ReceiverStream::new(stream)))
 }
 
-/// A group that is not open is reported to lists in another way than elsewhere.
-fn status_of_list(error: &CallError<CommandError>) -> Status {
-    match error {
-        CallError::Refused(CommandError::NotActive) => {
-            coded(&[Code::ErrGroupMemberUnknownGroupId, Code::ErrGroupUnknown], "the group is not active")
-        }
-        other => status_of(other),
-    }
+/// Why a list ends before its time.
+enum End {
+    /// The client is gone.
+    Unwanted,
+    /// The client is told why.
+    Failed(Status),
 }
 
-async fn serve<T: Item, A: App + Send + 'static>(
+/// A list on its way to a client. While the client is slow, what comes meanwhile is remembered by name, and read out
+/// of the log when its turn comes: nobody else waits for this client.
+struct List<T: Item, A: App> {
     node: NodeHandle<A>,
     range: Range,
     since: Option<Position>,
     until: Option<Position>,
-    events: broadcast::Receiver<Arc<Event>>,
+    live: Live<T>,
+    /// Who was told to ask while their request stands outside the log: accepting it is no news then.
+    asking: BTreeSet<AccountId>,
     replies: mpsc::Sender<Result<T::Reply, Status>>,
-) {
-    let overlap = Overlap::<T>::default();
-    let mut live = Live { events, group: range.group, overlap, unlogged: BTreeMap::new() };
-    let served = async {
-        if range.replay {
-            replay(&node, &range, since, until, &mut live, &replies).await?;
-        }
-        if range.follow { follow(live, &replies).await } else { Ok(()) }
-    };
-    if let Err(status) = served.await {
-        // The client may be gone.
-        let _ = replies.send(Err(status)).await;
-    }
 }
 
-async fn replay<T: Item, A: App + Send + 'static>(
-    node: &NodeHandle<A>,
-    range: &Range,
-    since: Option<Position>,
-    until: Option<Position>,
-    live: &mut Live<T>,
-    replies: &mpsc::Sender<Result<T::Reply, Status>>,
-) -> Result<(), Status> {
-    let group = range.group;
-    let (direction, first) = match range.newest_first {
-        false => (Direction::Ascending, since),
-        true => (Direction::Descending, until),
-    };
-    let mut start = first.map_or(Bound::Unbounded, Bound::Included);
-    if range.newest_first && until.is_none() && !pending(node, range, live, replies).await? {
-        return Ok(());
-    }
-    loop {
-        let page = node
-            .view(move |read, engine, _| T::page(engine, read, &group, start, direction))
-            .await
-            .map_err(|error| status_of(&error))?;
-        if range.follow {
-            live.keep_up(&page)?;
+impl<T: Item, A: App + Send + 'static> List<T, A> {
+    async fn serve(&mut self) -> Result<(), End> {
+        if self.range.replay {
+            self.replay().await?;
         }
-        let Some(last) = page.last() else { break };
-        start = Bound::Excluded(last.position());
-        for item in page {
-            let position = item.position();
-            let inside =
-                since.is_none_or(|since| position >= since) && until.is_none_or(|until| position <= until);
-            // What follows lies still further outside.
-            if !inside || replies.send(Ok(item.reply())).await.is_err() {
-                return Ok(());
+        if self.range.follow { self.follow().await } else { Ok(()) }
+    }
+
+    async fn replay(&mut self) -> Result<(), End> {
+        let (group, since, until) = (self.range.group, self.since, self.until);
+        let (direction, first) = match self.range.newest_first {
+            false => (Direction::Ascending, since),
+            true => (Direction::Descending, until),
+        };
+        let mut start = first.map_or(Bound::Unbounded, Bound::Included);
+        loop {
+            let page =
+                self.node.view(move |read, engine, _| T::page(engine, read, &group, start, direction, PAGE));
+            let page = page.await.map_err(|error| End::Failed(status_in_use(&UNKNOWN, &error)))?;
+            if self.range.follow {
+                self.live.keep_up()?;
+                self.live.overlap.found(&page);
+            }
+            let Some(last) = page.last() else { return Ok(()) };
+            start = Bound::Excluded(last.position());
+            for item in page {
+                let position = item.position();
+                let inside = since.is_none_or(|since| position >= since)
+                    && until.is_none_or(|until| position <= until);
+                if !inside {
+                    // What follows lies still further outside.
+                    return Ok(());
+                }
+                self.send(item).await?;
             }
         }
     }
-    if !range.newest_first && until.is_none() {
-        pending(node, range, live, replies).await?;
-    }
-    Ok(())
-}
 
-/// Gives what is in no log yet. Returns whether to go on.
-async fn pending<T: Item, A: App + Send + 'static>(
-    node: &NodeHandle<A>,
-    range: &Range,
-    live: &mut Live<T>,
-    replies: &mpsc::Sender<Result<T::Reply, Status>>,
-) -> Result<bool, Status> {
-    let group = range.group;
-    let waiting = node.view(move |read, engine, _| T::pending(engine, read, &group)).await;
-    let waiting = waiting.map_err(|error| status_of(&error))?;
-    if range.follow {
-        live.keep_up(&waiting)?;
-    }
-    for item in waiting {
-        if live.is_new(&item) && replies.send(Ok(item.reply())).await.is_err() {
-            return Ok(false);
+    /// Gives out what comes, until nobody wants it any more.
+    async fn follow(&mut self) -> Result<(), End> {
+        loop {
+            let told = self.live.overlap.take(TOLD_PAGE);
+            if told.is_empty() {
+                let Some(item) = self.next().await? else { return Ok(()) };
+                match self.replies.capacity() {
+                    0 => self.live.overlap.told(item.id())?,
+                    _ => self.send(item).await?,
+                }
+                continue;
+            }
+            match self.read(told.clone()).await? {
+                Some(items) => {
+                    for item in items {
+                        self.send(item).await?;
+                    }
+                }
+                None => {
+                    // The group was put out of use. What is to be told is there again when it is in use again.
+                    self.live.overlap.put_back(told);
+                    match self.next_event().await? {
+                        Some(event) => self.live.note(&event)?,
+                        None => return Ok(()),
+                    }
+                }
+            }
         }
     }
-    Ok(true)
-}
 
-async fn follow<T: Item>(
-    mut live: Live<T>,
-    replies: &mpsc::Sender<Result<T::Reply, Status>>,
-) -> Result<(), Status> {
-    let overlap: Vec<T> = live.overlap.rest().collect();
-    for item in overlap {
-        if live.is_new(&item) && replies.send(Ok(item.reply())).await.is_err() {
-            return Ok(());
+    /// Items that were told, as they are in the log; `None` while the group is not in use.
+    async fn read(&self, ids: Vec<EntryId>) -> Result<Option<Vec<T>>, End> {
+        let group = self.range.group;
+        let items = self.node.view(move |read, engine, _| {
+            let found = ids.into_iter().map(|id| T::read(engine, read, &group, id));
+            found.filter_map(Result::transpose).collect::<Result<Vec<_>, CommandError>>()
+        });
+        match items.await {
+            Ok(items) => Ok(Some(items)),
+            Err(CallError::Refused(CommandError::NotActive)) => Ok(None),
+            Err(error) => Err(End::Failed(status_of(&error))),
         }
     }
-    loop {
+
+    /// The next item of the group; `None` when the node has stopped.
+    async fn next(&mut self) -> Result<Option<T>, End> {
+        loop {
+            let Some(event) = self.next_event().await? else { return Ok(None) };
+            if let Some(item) = T::of_event(&event, &self.live.group) {
+                return Ok(Some(item));
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Result<Option<Arc<Event>>, End> {
         let event = tokio::select! {
-            event = live.events.recv() => event,
-            () = replies.closed() => return Ok(()),
+            event = self.live.events.recv() => event,
+            () = self.replies.closed() => return Err(End::Unwanted),
         };
-        let event = match event {
-            Ok(event) => event,
-            Err(broadcast::error::RecvError::Lagged(missed)) => return Err(too_slow(missed)),
-            Err(broadcast::error::RecvError::Closed) => return Ok(()),
-        };
-        let Some(item) = T::of_event(&event, &live.group) else { continue };
-        if live.is_new(&item) && replies.send(Ok(item.reply())).await.is_err() {
-            return Ok(());
+        match event {
+            Ok(event) => Ok(Some(event)),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Err(too_slow(missed)),
+            Err(broadcast::error::RecvError::Closed) => Ok(None),
+        }
+    }
+
+    /// Gives the client one item as soon as it can take it, and notes what comes meanwhile.
+    async fn send(&mut self, item: T) -> Result<(), End> {
+        if let Some(account) = item.refuses() {
+            self.asking.remove(&account);
+        }
+        if let Some((account, is_outside)) = item.asks() {
+            let known = if is_outside { !self.asking.insert(account) } else { self.asking.remove(&account) };
+            if self.asking.len() > ASKING_MAX {
+                self.asking.pop_first();
+            }
+            if known {
+                return Ok(());
+            }
+        }
+        let reply = item.reply();
+        let watches = self.range.follow;
+        loop {
+            let event = tokio::select! {
+                biased;
+                place = self.replies.reserve() => {
+                    place.map_err(|_| End::Unwanted)?.send(Ok(reply));
+                    return Ok(());
+                }
+                event = self.live.events.recv(), if watches && !self.live.ended => event,
+            };
+            match event {
+                Ok(event) => self.live.note(&event)?,
+                Err(broadcast::error::RecvError::Lagged(missed)) => return Err(too_slow(missed)),
+                Err(broadcast::error::RecvError::Closed) => self.live.ended = true,
+            }
         }
     }
 }
 
-fn too_slow(missed: u64) -> Status {
+fn too_slow(missed: u64) -> End {
     let sentence = format!("the client is too slow: {missed} events were missed; list again");
-    coded(&[Code::ErrStreamWrite], sentence)
+    End::Failed(coded(&[Code::ErrStreamWrite], sentence))
 }
 
 /// What comes while the log is read.
 struct Live<T> {
     events: broadcast::Receiver<Arc<Event>>,
+    /// The node has stopped; nothing more comes.
+    ended: bool,
     group: GroupId,
     overlap: Overlap<T>,
-    /// What the client was given last of each account while it was in no log.
-    unlogged: BTreeMap<AccountId, EntryId>,
 }
 
 impl<T: Item> Live<T> {
-    /// Whether the client has not been given `item`, in a log or before it was in one.
-    fn is_new(&mut self, item: &T) -> bool {
-        match item.unlogged_id() {
-            Some((about, id)) if item.id() == id => {
-                if self.unlogged.len() >= UNLOGGED_MAX {
-                    self.unlogged.pop_first();
+    /// Takes what has been told up to the answer of a read.
+    fn keep_up(&mut self) -> Result<(), End> {
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => self.note(&event)?,
+                Err(broadcast::error::TryRecvError::Lagged(missed)) => return Err(too_slow(missed)),
+                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => {
+                    return Ok(());
                 }
-                self.unlogged.insert(about, id) != Some(id)
             }
-            Some((about, id)) => self.unlogged.remove(&about) != Some(id),
-            None => true,
         }
     }
 
-    /// Takes what has been told up to the answer of a read that found `page`.
-    fn keep_up(&mut self, page: &[T]) -> Result<(), Status> {
-        loop {
-            match self.events.try_recv() {
-                Ok(event) => {
-                    if let Some(item) = T::of_event(&event, &self.group) {
-                        self.overlap.told(item)?;
-                    }
-                }
-                Err(broadcast::error::TryRecvError::Lagged(missed)) => return Err(too_slow(missed)),
-                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => break,
-            }
+    fn note(&mut self, event: &Event) -> Result<(), End> {
+        match T::of_event(event, &self.group) {
+            Some(item) => self.overlap.told(item.id()),
+            None => Ok(()),
         }
-        self.overlap.found(page);
-        Ok(())
     }
 }
 
@@ -322,174 +339,43 @@ impl<T: Item> Live<T> {
 /// the answer to the next read. So it is enough to remember what was told and not found yet, and what the
 /// last read found. The read that finds nothing more settles the last ones.
 struct Overlap<T> {
-    told: VecDeque<T>,
+    told: VecDeque<EntryId>,
     found: BTreeSet<EntryId>,
+    of: PhantomData<fn() -> T>,
 }
 
 impl<T> Default for Overlap<T> {
     fn default() -> Self {
-        Self { told: VecDeque::new(), found: BTreeSet::new() }
+        Self { told: VecDeque::new(), found: BTreeSet::new(), of: PhantomData }
     }
 }
 
 impl<T: Item> Overlap<T> {
     /// An item was told since the read before.
-    fn told(&mut self, item: T) -> Result<(), Status> {
-        if self.found.contains(&item.id()) {
+    fn told(&mut self, id: EntryId) -> Result<(), End> {
+        if self.found.contains(&id) {
             return Ok(());
         }
-        if self.told.len() >= OVERLAP_MAX {
+        if self.told.len() >= TOLD_MAX {
             return Err(too_slow(1));
         }
-        self.told.push_back(item);
+        self.told.push_back(id);
         Ok(())
     }
 
     /// A read found these, and everything that was told before its answer is known.
     fn found(&mut self, page: &[T]) {
         self.found = page.iter().map(Item::id).collect();
-        self.told.retain(|item| !self.found.contains(&item.id()));
+        self.told.retain(|id| !self.found.contains(id));
     }
 
-    /// What was told and not found.
-    fn rest(&mut self) -> impl Iterator<Item = T> {
-        self.told.drain(..)
-    }
-}
-
-impl Item for MessageEvent {
-    type Reply = GroupMessageEvent;
-    const IN_MESSAGES: bool = true;
-
-    fn id(&self) -> EntryId {
-        self.entry
+    /// Up to `count` that were told and not found, the first ones.
+    fn take(&mut self, count: usize) -> Vec<EntryId> {
+        self.told.drain(..count.min(self.told.len())).collect()
     }
 
-    fn position(&self) -> Position {
-        self.position
-    }
-
-    fn of_event(event: &Event, group: &GroupId) -> Option<Self> {
-        match event {
-            Event::Message(message) if message.group == *group => Some(message.clone()),
-            _ => None,
-        }
-    }
-
-    fn reply(self) -> GroupMessageEvent {
-        GroupMessageEvent {
-            event_context: Some(context(&self.group, &self.entry, &self.parents)),
-            headers: Some(MessageHeaders {
-                counter: self.counter,
-                device_pk: self.device.as_bytes().to_vec(),
-                ..MessageHeaders::default()
-            }),
-            message: self.payload,
-        }
-    }
-
-    fn page(
-        engine: &dunlin_wesh::engine::Engine,
-        read: &dyn dunlin_base::kv::Read,
-        group: &GroupId,
-        start: Bound<Position>,
-        direction: Direction,
-    ) -> Result<Vec<Self>, CommandError> {
-        let mut page = Vec::new();
-        engine.visit_messages(read, group, start, direction, &mut |message| {
-            page.push(message);
-            if page.len() >= PAGE { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        Ok(page)
-    }
-
-    fn pending(
-        _: &dunlin_wesh::engine::Engine,
-        _: &dyn dunlin_base::kv::Read,
-        _: &GroupId,
-    ) -> Result<Vec<Self>, CommandError> {
-        Ok(Vec::new())
-    }
-
-    fn unlogged_id(&self) -> Option<(AccountId, EntryId)> {
-        None
-    }
-}
-
-impl Item for MetadataEvent {
-    type Reply = GroupMetadataEvent;
-    const IN_MESSAGES: bool = false;
-
-    fn id(&self) -> EntryId {
-        self.entry
-    }
-
-    fn position(&self) -> Position {
-        self.position
-    }
-
-    fn of_event(event: &Event, group: &GroupId) -> Option<Self> {
-        match event {
-            Event::Metadata(metadata) if metadata.group == *group => Some(metadata.clone()),
-            Event::RequestReceived { event, .. } | Event::RequestDiscarded { event }
-                if event.group == *group =>
-            {
-                Some(MetadataEvent::clone(event))
-            }
-            _ => None,
-        }
-    }
-
-    fn reply(self) -> GroupMetadataEvent {
-        let metadata = self.event.to_proto();
-        let event = metadata.payload.clone();
-        // Events about the group carry no parents, as in the existing service.
-        let event_context = Some(context(&self.group, &self.entry, &[]));
-        GroupMetadataEvent { event_context, metadata: Some(metadata), event }
-    }
-
-    fn page(
-        engine: &dunlin_wesh::engine::Engine,
-        read: &dyn dunlin_base::kv::Read,
-        group: &GroupId,
-        start: Bound<Position>,
-        direction: Direction,
-    ) -> Result<Vec<Self>, CommandError> {
-        let mut page = Vec::new();
-        engine.visit_metadata(read, group, start, direction, &mut |event| {
-            page.push(event);
-            if page.len() >= PAGE { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        Ok(page)
-    }
-
-    fn pending(
-        engine: &dunlin_wesh::engine::Engine,
-        read: &dyn dunlin_base::kv::Read,
-        group: &GroupId,
-    ) -> Result<Vec<Self>, CommandError> {
-        if *group != engine.account_group() || !engine.is_active(group) {
-            return Ok(Vec::new());
-        }
-        Ok(engine.requests_as_events(read)?)
-    }
-
-    /// Requests and refusals are told before they are written, or without being written.
-    fn unlogged_id(&self) -> Option<(AccountId, EntryId)> {
-        let about = match self.event.event() {
-            metadata::Event::ContactReceived { contact, .. } => contact.account,
-            metadata::Event::ContactDiscarded { account, .. } => *account,
-            _ => return None,
-        };
-        Some((about, self.event.unlogged_id()))
-    }
-}
-
-fn context(group: &GroupId, entry: &EntryId, parents: &[EntryId]) -> EventContext {
-    EventContext {
-        id: entry.cid_bytes().to_vec(),
-        parent_ids: parents.iter().map(|parent| parent.cid_bytes().to_vec()).collect(),
-        group_pk: group.as_bytes().to_vec(),
+    fn put_back(&mut self, ids: Vec<EntryId>) {
+        ids.into_iter().rev().for_each(|id| self.told.push_front(id));
     }
 }
 
@@ -501,6 +387,7 @@ mod tests {
         Batch, CommitError, Durability, KeyRange, MemoryStore, Read, ReadError, Store, Table, Visit,
     };
     use dunlin_base::{DeviceId, MemberId};
+    use dunlin_wesh::engine::MessageEvent;
     use futures::StreamExt as _;
 
     use super::*;
@@ -508,34 +395,33 @@ mod tests {
 
     #[test]
     fn an_item_told_before_or_after_it_is_found_comes_once() {
-        let mut overlap = Overlap::default();
+        let mut overlap = Overlap::<MessageEvent>::default();
         // Told in time for the first read.
-        overlap.told(item(1)).unwrap();
+        assert!(overlap.told(item(1).entry).is_ok());
         overlap.found(&[item(1), item(2)]);
         // Told right after the read that found it.
-        overlap.told(item(2)).unwrap();
-        overlap.told(item(3)).unwrap();
-        overlap.told(item(4)).unwrap();
+        for number in [2, 3, 4] {
+            assert!(overlap.told(item(number).entry).is_ok());
+        }
         overlap.found(&[item(3)]);
         overlap.found(&[]);
 
-        let rest: Vec<_> = overlap.rest().map(|item| item.counter).collect();
-        assert_eq!(rest, [4]);
+        assert_eq!(overlap.take(TOLD_PAGE), [item(4).entry]);
     }
 
     #[test]
     fn what_is_remembered_while_the_log_is_read_has_a_bound() {
-        let mut overlap = Overlap::default();
+        let mut overlap = Overlap::<MessageEvent>::default();
         for page in 0..20 {
             let page: Vec<_> = (0..PAGE as u64).map(|at| item(page * 1_000_000 + at)).collect();
             overlap.found(&page);
             assert!(overlap.found.len() <= PAGE);
         }
-        for number in 0..OVERLAP_MAX as u64 {
-            overlap.told(item(u64::MAX - number)).unwrap();
+        for number in 0..TOLD_MAX as u64 {
+            assert!(overlap.told(item(u64::MAX - number).entry).is_ok());
         }
 
-        let refused = overlap.told(item(0)).unwrap_err();
+        let Err(End::Failed(refused)) = overlap.told(item(0).entry) else { panic!("it is remembered") };
 
         assert!(refused.message().contains("list again"), "{refused}");
     }
@@ -553,8 +439,8 @@ mod tests {
 
         let mut lists = Vec::new();
         for _ in 0..4 {
-            let range = Range::new(group, &[], false, &[], false, false).unwrap();
-            lists.push(list::<MessageEvent, _>(&node, range).await.unwrap());
+            let range = |group| Range::new(group, &[], false, &[], false, false);
+            lists.push(list::<MessageEvent, _>(&node, group.as_bytes(), range).await.unwrap());
         }
         let during = 500;
         let sending = tokio::spawn({
@@ -589,12 +475,12 @@ mod tests {
         let cases = [(&sent[sent.len() - 3..], false), (&sent[..3], true)];
         for (part, newest_first) in cases {
             let (first, last) = (part[0].cid_bytes(), part[2].cid_bytes());
-            let range = match newest_first {
+            let range = |group| match newest_first {
                 false => Range::new(group, &first, false, &[], true, false),
                 true => Range::new(group, &[], false, &last, false, true),
             };
             store.reads.store(0, Ordering::Relaxed);
-            let list = list::<MessageEvent, _>(&node, range.unwrap()).await.unwrap();
+            let list = list::<MessageEvent, _>(&node, group.as_bytes(), range).await.unwrap();
             let mut ids: Vec<_> = list.map(|reply| reply.unwrap().event_context.unwrap().id).collect().await;
             if newest_first {
                 ids.reverse();
@@ -605,26 +491,6 @@ mod tests {
             let reads = store.reads.load(Ordering::Relaxed);
             assert!(reads < PAGE, "{reads} reads for three messages");
         }
-        node.shutdown().await;
-    }
-
-    /// In the existing service, a list with an end goes on waiting for more.
-    #[tokio::test]
-    async fn a_list_with_an_end_ends_while_more_is_sent() {
-        let node = NodeHandle::start(NodeConfig::new(Arc::new(MemoryStore::default())), || {
-            dunlin_wesh::engine::NoApp
-        })
-        .await
-        .unwrap();
-        let group = node.transact(|ctx, engine, _| engine.create_group(ctx)).await.unwrap();
-        let sent = send(&node, group, 2 * PAGE).await;
-        let last = PAGE + 3;
-        let range = Range::new(group, &[], false, &sent[last].cid_bytes(), false, false).unwrap();
-        let list = list::<MessageEvent, _>(&node, range).await.unwrap();
-        send(&node, group, 5).await;
-        let ids: Vec<_> = list.map(|reply| reply.unwrap().event_context.unwrap().id).collect().await;
-        let expected: Vec<_> = sent[..=last].iter().map(|id| id.cid_bytes().to_vec()).collect();
-        assert_eq!(ids, expected);
         node.shutdown().await;
     }
 

@@ -6,11 +6,20 @@
 //! can be asked for by reflection.
 
 mod archive;
+mod credentials;
+mod debug;
+mod groups;
+mod items;
 mod lists;
 mod network;
 mod out_of_store;
+mod outside;
+mod presence;
+mod process;
 mod protocol;
+mod replication;
 mod status;
+mod waiting;
 mod web;
 
 use dunlin_wesh::engine::App;

@@ -5,12 +5,13 @@ use std::time::SystemTime;
 use dunlin_ipfs::{ConnectionInfo, Multiaddr, PeerId, PeerInfo};
 use dunlin_proto::dunlin::node::v1::{
     ConnectRequest, Connection, Direction, DisconnectReply, DisconnectRequest, InfoReply, InfoRequest, Peer,
-    PeersReply, PeersRequest,
+    PeersReply, PeersRequest, StatisticsReply, StatisticsRequest, WaitingReply, WaitingRequest,
 };
-use dunlin_wesh::engine::App;
+use dunlin_wesh::engine::{App, CommandError};
 use tonic::{Code, Request, Response, Status};
 
 use super::stubs::node::node_service_server::NodeService;
+use super::waiting;
 use crate::finder::{ConnectError, Finder};
 use crate::{CallError, NodeHandle};
 
@@ -103,6 +104,28 @@ impl<A: App + Send + 'static> NodeService for Network<A> {
         let closed = self.node.network().disconnect(peer).await;
         closed.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Response::new(DisconnectReply {}))
+    }
+
+    async fn waiting(&self, request: Request<WaitingRequest>) -> Result<Response<WaitingReply>, Status> {
+        let group = request.into_inner().group_pk;
+        let waits = self.node.view(|read, engine, _| engine.waits(read)).await;
+        let waits = waits.map_err(|error: CallError<_>| Status::unavailable(error.to_string()))?;
+        let waits = waits.into_iter().map(waiting::describe);
+        let waits = waits.filter(|wait| group.is_empty() || wait.group_pk == group).collect();
+        Ok(Response::new(WaitingReply { waits }))
+    }
+
+    async fn statistics(&self, _: Request<StatisticsRequest>) -> Result<Response<StatisticsReply>, Status> {
+        let states = self.node.view(|read, engine, _| {
+            let groups: Vec<_> = engine.active_groups().collect();
+            let state = |group| Ok((group, engine.group_state(read, &group)?));
+            groups.into_iter().map(state).collect::<Result<Vec<_>, CommandError>>()
+        });
+        let states = states.await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(StatisticsReply {
+            groups: states.iter().map(|(group, state)| waiting::group_state(group, state)).collect(),
+            peers: self.node.traffic().all().into_iter().map(waiting::peer_traffic).collect(),
+        }))
     }
 }
 

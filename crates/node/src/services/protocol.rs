@@ -1,27 +1,27 @@
-//! `weshnet.protocol.v1.ProtocolService`: the calls that contacts, groups and messages need. The others
-//! answer `UNIMPLEMENTED`.
-
-use std::convert::Infallible;
+//! `weshnet.protocol.v1.ProtocolService`, call by call (`spec/wesh-protocol.md` §8).
+//!
+//! Nothing is decided here. A call checks the form of what it was given, runs one command or look inside the node's
+//! transaction, and answers with the messages and codes of the existing service; what takes more lies in a module beside.
 
 use dunlin_base::{AccountId, EntryId, GroupId};
 use dunlin_proto::protocol as api;
 use dunlin_wesh::contact::Contact;
 use dunlin_wesh::credentials::CredentialFilter;
-use dunlin_wesh::engine::{App, CommandError, Ctx, Engine, Event, MessageEvent, MetadataEvent};
+use dunlin_wesh::engine::{App, CommandError, Ctx, Engine, MessageEvent, MetadataEvent};
 use dunlin_wesh::group::{Group, GroupKind};
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::archive::dangerous_export;
+use super::credentials::{self, account_is_open};
+use super::groups::{named, status_in_use, used};
 use super::lists::{Range, Replies, list};
-use super::status::{coded, invalid, refused, status_of};
+use super::status::{coded, invalid, status_of};
 use super::stubs::protocol::protocol_service_server::ProtocolService;
+use super::{debug, out_of_store, presence, replication};
 use crate::core::now;
 use crate::{CallError, NodeHandle};
-use dunlin_wesh::errors::Code;
-
-/// Replies that may wait for a slow client.
-const REPLIES_WAITING_MAX: usize = 64;
+use dunlin_wesh::errors::{Code, Coded};
 
 /// The service on a node.
 pub(super) struct Protocol<A: App> {
@@ -43,6 +43,18 @@ impl<A: App + Send + 'static> Protocol<A> {
         done.map_err(|error| status_of(&error))
     }
 
+    /// Changes something in a group that has to be in use; `around` is what the call puts around the cause.
+    async fn change_in<R: Send + 'static>(
+        &self,
+        around: &'static [Code],
+        group_pk: &[u8],
+        change: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine, &GroupId) -> Result<R, CommandError> + Send + 'static,
+    ) -> Result<R, Status> {
+        let group = used(around, group_pk)?;
+        let done = self.node.transact(move |ctx, engine, _| change(ctx, engine, &group)).await;
+        done.map_err(|error| status_in_use(around, &error))
+    }
+
     async fn look<R: Send + 'static>(
         &self,
         look: impl FnOnce(&dyn dunlin_base::kv::Read, &Engine) -> Result<R, CommandError> + Send + 'static,
@@ -55,10 +67,6 @@ impl<A: App + Send + 'static> Protocol<A> {
         let contact = self.look(|read, engine| Ok(engine.own_contact(read)?)).await?;
         Ok(contact.seed.map(|seed| seed.to_vec()).unwrap_or_default())
     }
-}
-
-fn group_id(bytes: &[u8]) -> Result<GroupId, Status> {
-    GroupId::from_bytes(bytes).map_err(|error| invalid(format!("group_pk: {error}")))
 }
 
 fn account_id(bytes: &[u8]) -> Result<AccountId, Status> {
@@ -93,7 +101,12 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         &self,
         _: Request<api::service_get_configuration::Request>,
     ) -> Answer<api::service_get_configuration::Reply> {
-        let (account, device) = self.look(|_, engine| Ok((engine.account_id(), engine.device_id()))).await?;
+        let (account, device) = self
+            .look(|_, engine| {
+                engine.account_is_open()?;
+                Ok((engine.account_id(), engine.device_id()))
+            })
+            .await?;
         let state = |on: bool| match on {
             true => api::service_get_configuration::SettingState::Enabled,
             false => api::service_get_configuration::SettingState::Disabled,
@@ -115,7 +128,12 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         &self,
         _: Request<api::contact_request_reference::Request>,
     ) -> Answer<api::contact_request_reference::Reply> {
-        let enabled = self.look(|read, engine| Ok(engine.requests_are_enabled(read)?)).await?;
+        let enabled = self
+            .look(|read, engine| {
+                engine.account_is_open()?;
+                Ok(engine.requests_are_enabled(read)?)
+            })
+            .await?;
         let public_rendezvous_seed = if enabled { self.seed().await? } else { Vec::new() };
         Ok(Response::new(api::contact_request_reference::Reply { public_rendezvous_seed, enabled }))
     }
@@ -152,7 +170,9 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
     ) -> Answer<api::contact_request_send::Reply> {
         let request = request.into_inner();
         let contact = request.contact.ok_or_else(|| invalid("a contact is needed"))?;
-        let contact = Contact::from_proto(contact).map_err(|error| refused(&error))?;
+        account_is_open(&self.node).await?;
+        let contact = Contact::from_proto(contact)
+            .map_err(|error| coded(&[vec![Code::ErrOrbitDbAppend], error.codes()].concat(), error))?;
         self.change(move |ctx, engine| engine.request_contact(ctx, &contact, &request.own_metadata)).await?;
         empty()
     }
@@ -229,6 +249,7 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
     ) -> Answer<api::multi_member_group_join::Reply> {
         let group = request.into_inner().group.ok_or_else(|| invalid("a group is needed"))?;
         self.change(move |ctx, engine| {
+            engine.account_is_open()?;
             let group = Group::from_proto(&group)?;
             engine.join_group(ctx, &group)
         })
@@ -240,7 +261,8 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         &self,
         request: Request<api::multi_member_group_leave::Request>,
     ) -> Answer<api::multi_member_group_leave::Reply> {
-        let group = group_id(&request.into_inner().group_pk)?;
+        let group = GroupId::from_bytes(&request.into_inner().group_pk)
+            .map_err(|error| coded(&[Code::ErrDeserialization], format!("group_pk: {error}")))?;
         self.change(move |ctx, engine| engine.leave_group(ctx, &group)).await?;
         empty()
     }
@@ -249,8 +271,13 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         &self,
         request: Request<api::multi_member_group_invitation_create::Request>,
     ) -> Answer<api::multi_member_group_invitation_create::Reply> {
-        let group = group_id(&request.into_inner().group_pk)?;
-        let group = self.look(move |read, engine| engine.invitation(read, &group)).await?;
+        let around = &[Code::ErrGroupMemberUnknownGroupId];
+        let group_pk = request.into_inner().group_pk;
+        let group = self.change_in(around, &group_pk, |ctx, engine, group| match engine.is_active(group) {
+            true => engine.invitation(ctx.tx, group),
+            false => Err(CommandError::NotActive),
+        });
+        let group = group.await?;
         Ok(Response::new(api::multi_member_group_invitation_create::Reply { group: Some(group.to_proto()) }))
     }
 
@@ -259,9 +286,10 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         request: Request<api::app_metadata_send::Request>,
     ) -> Answer<api::app_metadata_send::Reply> {
         let request = request.into_inner();
-        let group = group_id(&request.group_pk)?;
-        let entry =
-            self.change(move |ctx, engine| engine.send_metadata(ctx, &group, &request.payload)).await?;
+        let sent = self.change_in(&[Code::ErrGroupMissing], &request.group_pk, move |ctx, engine, group| {
+            engine.send_metadata(ctx, group, &request.payload)
+        });
+        let entry = sent.await?;
         Ok(Response::new(api::app_metadata_send::Reply { cid: entry.cid_bytes().to_vec() }))
     }
 
@@ -270,9 +298,10 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         request: Request<api::app_message_send::Request>,
     ) -> Answer<api::app_message_send::Reply> {
         let request = request.into_inner();
-        let group = group_id(&request.group_pk)?;
-        let entry =
-            self.change(move |ctx, engine| engine.send_message(ctx, &group, &request.payload)).await?;
+        let sent = self.change_in(&[Code::ErrGroupMissing], &request.group_pk, move |ctx, engine, group| {
+            engine.send_message(ctx, group, &request.payload)
+        });
+        let entry = sent.await?;
         Ok(Response::new(api::app_message_send::Reply { cid: entry.cid_bytes().to_vec() }))
     }
 
@@ -281,15 +310,17 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         request: Request<api::group_metadata_list::Request>,
     ) -> Answer<Self::GroupMetadataListStream> {
         let request = request.into_inner();
-        let range = Range::new(
-            group_id(&request.group_pk)?,
-            &request.since_id,
-            request.since_now,
-            &request.until_id,
-            request.until_now,
-            request.reverse_order,
-        )?;
-        Ok(Response::new(list::<MetadataEvent, A>(&self.node, range).await?))
+        let range = |group| {
+            Range::new(
+                group,
+                &request.since_id,
+                request.since_now,
+                &request.until_id,
+                request.until_now,
+                request.reverse_order,
+            )
+        };
+        Ok(Response::new(list::<MetadataEvent, A>(&self.node, &request.group_pk, range).await?))
     }
 
     async fn group_message_list(
@@ -297,31 +328,45 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         request: Request<api::group_message_list::Request>,
     ) -> Answer<Self::GroupMessageListStream> {
         let request = request.into_inner();
-        let range = Range::new(
-            group_id(&request.group_pk)?,
-            &request.since_id,
-            request.since_now,
-            &request.until_id,
-            request.until_now,
-            request.reverse_order,
-        )?;
-        Ok(Response::new(list::<MessageEvent, A>(&self.node, range).await?))
+        let range = |group| {
+            Range::new(
+                group,
+                &request.since_id,
+                request.since_now,
+                &request.until_id,
+                request.until_now,
+                request.reverse_order,
+            )
+        };
+        Ok(Response::new(list::<MessageEvent, A>(&self.node, &request.group_pk, range).await?))
     }
 
     async fn group_info(&self, request: Request<api::group_info::Request>) -> Answer<api::group_info::Reply> {
         let request = request.into_inner();
         let reply = if !request.group_pk.is_empty() {
-            let id = group_id(&request.group_pk)?;
-            self.change(move |ctx, engine| engine.describe_group(ctx, &id)).await?
+            let id = named(&request.group_pk)?;
+            let described = self.node.transact(move |ctx, engine, _| engine.describe_group(ctx, &id)).await;
+            described.map_err(|error| match &error {
+                CallError::Refused(CommandError::UnknownGroup) => {
+                    coded(&[Code::Todo, Code::ErrInvalidInput], error)
+                }
+                error => status_of(error),
+            })?
         } else if !request.contact_pk.is_empty() {
-            let contact = account_id(&request.contact_pk)?;
+            let contact = AccountId::from_bytes(&request.contact_pk)
+                .map_err(|error| invalid(format!("contact_pk: {error}")))?;
             self.change(move |ctx, engine| engine.describe_contact_group(ctx, &contact)).await?
         } else {
             return Err(invalid("group_pk or contact_pk is needed"));
         };
         let (group, member, device) = reply;
+        let mut described = group.to_proto();
+        if group.kind() == GroupKind::Account {
+            // It is the seed of the account proof key, and no call needs it (`spec/security.md` C7).
+            described.secret.clear();
+        }
         Ok(Response::new(api::group_info::Reply {
-            group: Some(group.to_proto()),
+            group: Some(described),
             member_pk: member.as_bytes().to_vec(),
             device_pk: device.as_bytes().to_vec(),
         }))
@@ -331,7 +376,7 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         &self,
         request: Request<api::activate_group::Request>,
     ) -> Answer<api::activate_group::Reply> {
-        let group = group_id(&request.into_inner().group_pk)?;
+        let group = named(&request.into_inner().group_pk)?;
         self.change(move |ctx, engine| engine.activate(ctx, &group)).await?;
         empty()
     }
@@ -340,12 +385,8 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         &self,
         request: Request<api::deactivate_group::Request>,
     ) -> Answer<api::deactivate_group::Reply> {
-        let group = group_id(&request.into_inner().group_pk)?;
+        let group = named(&request.into_inner().group_pk)?;
         self.change(move |_, engine| {
-            // Without its account group an account cannot do anything; the existing node breaks there.
-            if group == engine.account_group() {
-                return Err(CommandError::WrongKind);
-            }
             engine.deactivate(&group);
             Ok(())
         })
@@ -357,46 +398,19 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         &self,
         request: Request<api::group_device_status::Request>,
     ) -> Answer<Self::GroupDeviceStatusStream> {
-        let group = group_id(&request.into_inner().group_pk)?;
-        let mut events = self.node.events();
-        let online = self
-            .look(move |_, engine| {
-                engine.is_active(&group).then(|| engine.speakers_of(&group)).ok_or(CommandError::NotActive)
-            })
-            .await?;
-        let (replies, waiting) = tokio::sync::mpsc::channel(REPLIES_WAITING_MAX);
-        let node = self.node.clone();
-        tokio::spawn(async move {
-            for (peer, device) in online {
-                if replies.send(Ok(connected(&node, &peer, &device))).await.is_err() {
-                    return;
-                }
-            }
-            loop {
-                let event = tokio::select! {
-                    event = events.recv() => event,
-                    () = replies.closed() => return,
-                };
-                let Ok(event) = event else { return };
-                let Event::Presence { group: of, peer, device, online } = &*event else { continue };
-                if *of != group {
-                    continue;
-                }
-                let reply = if *online { connected(&node, peer, device) } else { disconnected(peer) };
-                if replies.send(Ok(reply)).await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(waiting))))
+        Ok(Response::new(presence::watch(&self.node, &request.into_inner().group_pk).await?))
     }
 
     async fn debug_list_groups(
         &self,
         _: Request<api::debug_list_groups::Request>,
     ) -> Answer<Self::DebugListGroupsStream> {
-        let (account, groups) =
-            self.look(|read, engine| Ok((engine.account_group(), engine.known_groups(read)?))).await?;
+        let (account, groups) = self
+            .look(|read, engine| {
+                engine.account_is_open()?;
+                Ok((engine.account_group(), engine.known_groups(read)?))
+            })
+            .await?;
         let kind = |kind: GroupKind| match kind {
             GroupKind::Account => api::GroupType::Account,
             GroupKind::Contact => api::GroupType::Contact,
@@ -415,48 +429,11 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
     }
 
     async fn peer_list(&self, _: Request<api::peer_list::Request>) -> Answer<api::peer_list::Reply> {
-        let peers = self.node.network().peers().into_iter().map(|info| {
-            let latency = info.latency.map_or(0, |span| i64::try_from(span.as_millis()).unwrap_or(i64::MAX));
-            let direction = |inbound: bool| match inbound {
-                true => api::Direction::InboundDir,
-                false => api::Direction::OutboundDir,
-            };
-            let routes = info.connections.iter().map(|connection| api::peer_list::Route {
-                is_active: true,
-                address: connection.address.to_string(),
-                direction: direction(connection.inbound).into(),
-                latency,
-                streams: Vec::new(),
-            });
-            let routes: Vec<_> = routes.collect();
-            let direction = info.connections.first().map_or(0, |first| direction(first.inbound).into());
-            api::peer_list::Peer {
-                id: info.peer.to_string(),
-                routes,
-                min_latency: latency,
-                is_active: true,
-                direction,
-                ..api::peer_list::Peer::default()
-            }
-        });
-        Ok(Response::new(api::peer_list::Reply { peers: peers.collect() }))
+        Ok(Response::new(debug::peers(self.node.network().peers())))
     }
 
     async fn system_info(&self, _: Request<api::system_info::Request>) -> Answer<api::system_info::Reply> {
-        let uptime = i64::try_from(self.node.uptime().as_millis()).unwrap_or(i64::MAX);
-        let connected = i64::try_from(self.node.network().peers().len()).unwrap_or(i64::MAX);
-        Ok(Response::new(api::system_info::Reply {
-            process: Some(api::system_info::Process {
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                uptime_ms: uptime,
-                operating_system: std::env::consts::OS.to_owned(),
-                arch: std::env::consts::ARCH.to_owned(),
-                pid: i64::from(std::process::id()),
-                ..api::system_info::Process::default()
-            }),
-            p2p: Some(api::system_info::P2p { connected_peers: connected }),
-            ..api::system_info::Reply::default()
-        }))
+        Ok(Response::new(debug::system(&self.node).await?))
     }
 
     async fn service_export_data(
@@ -468,16 +445,26 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
 
     async fn contact_alias_key_send(
         &self,
-        _: Request<api::contact_alias_key_send::Request>,
+        request: Request<api::contact_alias_key_send::Request>,
     ) -> Answer<api::contact_alias_key_send::Reply> {
-        not_yet("ContactAliasKeySend")
+        let group_pk = request.into_inner().group_pk;
+        let sent = self.change_in(&[Code::ErrGroupMissing], &group_pk, |ctx, engine, group| {
+            engine.send_alias_key(ctx, group)
+        });
+        sent.await?;
+        empty()
     }
 
     async fn multi_member_group_alias_resolver_disclose(
         &self,
-        _: Request<api::multi_member_group_alias_resolver_disclose::Request>,
+        request: Request<api::multi_member_group_alias_resolver_disclose::Request>,
     ) -> Answer<api::multi_member_group_alias_resolver_disclose::Reply> {
-        not_yet("MultiMemberGroupAliasResolverDisclose")
+        let group_pk = request.into_inner().group_pk;
+        let around = &[Code::ErrGroupMemberUnknownGroupId];
+        let sent = self
+            .change_in(around, &group_pk, |ctx, engine, group| engine.disclose_alias_resolver(ctx, group));
+        sent.await?;
+        empty()
     }
 
     async fn multi_member_group_admin_role_grant(
@@ -490,27 +477,30 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
 
     async fn debug_inspect_group_store(
         &self,
-        _: Request<api::debug_inspect_group_store::Request>,
+        request: Request<api::debug_inspect_group_store::Request>,
     ) -> Answer<Self::DebugInspectGroupStoreStream> {
-        not_yet("DebugInspectGroupStore")
+        Ok(Response::new(debug::inspect(&self.node, request.into_inner()).await?))
     }
 
-    async fn debug_group(&self, _: Request<api::debug_group::Request>) -> Answer<api::debug_group::Reply> {
-        not_yet("DebugGroup")
+    async fn debug_group(
+        &self,
+        request: Request<api::debug_group::Request>,
+    ) -> Answer<api::debug_group::Reply> {
+        Ok(Response::new(debug::group(&self.node, request.into_inner()).await?))
     }
 
     async fn credential_verification_service_init_flow(
         &self,
-        _: Request<api::credential_verification_service_init_flow::Request>,
+        request: Request<api::credential_verification_service_init_flow::Request>,
     ) -> Answer<api::credential_verification_service_init_flow::Reply> {
-        not_yet("CredentialVerificationServiceInitFlow")
+        Ok(Response::new(credentials::init_flow(&self.node, request.into_inner()).await?))
     }
 
     async fn credential_verification_service_complete_flow(
         &self,
-        _: Request<api::credential_verification_service_complete_flow::Request>,
+        request: Request<api::credential_verification_service_complete_flow::Request>,
     ) -> Answer<api::credential_verification_service_complete_flow::Reply> {
-        not_yet("CredentialVerificationServiceCompleteFlow")
+        Ok(Response::new(credentials::complete_flow(&self.node, request.into_inner()).await?))
     }
 
     async fn verified_credentials_list(
@@ -522,7 +512,12 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         let (identifier, issuer) = (given(request.filter_identifier), given(request.filter_issuer));
         let valid_at = request.exclude_expired.then(now);
         let filter = CredentialFilter { identifier, issuer, valid_at };
-        let found = self.look(move |read, engine| Ok(engine.credentials(read, &filter)?)).await?;
+        let found = self
+            .look(move |read, engine| {
+                engine.account_is_open()?;
+                Ok(engine.credentials(read, &filter)?)
+            })
+            .await?;
         let replies = found.into_iter().map(|credential| api::verified_credentials_list::Reply {
             credential: Some(api::AccountVerifiedCredentialRegistered {
                 // Which device registered it is in the log.
@@ -540,16 +535,17 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
 
     async fn replication_service_register_group(
         &self,
-        _: Request<api::replication_service_register_group::Request>,
+        request: Request<api::replication_service_register_group::Request>,
     ) -> Answer<api::replication_service_register_group::Reply> {
-        not_yet("ReplicationServiceRegisterGroup")
+        replication::register(&self.node, request.into_inner()).await?;
+        empty()
     }
 
     async fn out_of_store_receive(
         &self,
         request: Request<api::out_of_store_receive::Request>,
     ) -> Answer<api::out_of_store_receive::Reply> {
-        super::out_of_store::receive(&self.node, request.into_inner()).await.map(Response::new)
+        out_of_store::receive(&self.node, request.into_inner()).await.map(Response::new)
     }
 
     async fn out_of_store_seal(
@@ -558,9 +554,16 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
     ) -> Answer<api::out_of_store_seal::Reply> {
         let request = request.into_inner();
         let entry = EntryId::from_cid_bytes(&request.cid);
-        let entry = entry.ok_or_else(|| invalid("cid is none of an entry"))?;
-        let group = group_id(&request.group_public_key)?;
-        let encrypted = self.change(move |ctx, engine| engine.seal_out_of_store(ctx, &group, &entry)).await?;
+        let sealed = self.change_in(&[], &request.group_public_key, move |ctx, engine, group| {
+            if !engine.is_active(group) {
+                return Err(CommandError::NotActive);
+            }
+            match entry {
+                Some(entry) => engine.seal_out_of_store(ctx, group, &entry).map(Some),
+                None => Ok(None),
+            }
+        });
+        let encrypted = sealed.await?.ok_or_else(|| invalid("cid is none of an entry"))?;
         Ok(Response::new(api::out_of_store_seal::Reply { encrypted }))
     }
 
@@ -569,52 +572,5 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
         _: Request<api::refresh_contact_request::Request>,
     ) -> Answer<api::refresh_contact_request::Reply> {
         not_yet("RefreshContactRequest")
-    }
-}
-
-fn connected<A: App + Send + 'static>(
-    node: &NodeHandle<A>,
-    peer: &dunlin_base::PeerId,
-    device: &dunlin_base::DeviceId,
-) -> api::group_device_status::Reply {
-    let id = crate::perform::ipfs_peer(peer);
-    let connections = node.network().peers().into_iter().find(|info| Some(info.peer) == id);
-    let connections = connections.map(|info| info.connections).unwrap_or_default();
-    let transport = |local: bool| match local {
-        true => api::group_device_status::Transport::TptLan,
-        false => api::group_device_status::Transport::TptWan,
-    };
-    let event = api::group_device_status::reply::PeerConnected {
-        peer_id: id.map(|id| id.to_string()).unwrap_or_default(),
-        device_pk: device.as_bytes().to_vec(),
-        transports: connections
-            .iter()
-            .map(|connection| transport(crate::pump::is_local(&connection.address)).into())
-            .collect(),
-        maddrs: connections.iter().map(|connection| connection.address.to_string()).collect(),
-    };
-    api::group_device_status::Reply {
-        r#type: api::group_device_status::Type::PeerConnected.into(),
-        event: event.encode_to_vec(),
-    }
-}
-
-fn disconnected(peer: &dunlin_base::PeerId) -> api::group_device_status::Reply {
-    let id = crate::perform::ipfs_peer(peer).map(|id| id.to_string()).unwrap_or_default();
-    let event = api::group_device_status::reply::PeerDisconnected { peer_id: id };
-    api::group_device_status::Reply {
-        r#type: api::group_device_status::Type::PeerDisconnected.into(),
-        event: event.encode_to_vec(),
-    }
-}
-
-/// Looking never fails by itself; for the calls that use it so.
-impl From<CallError<Infallible>> for CallError<CommandError> {
-    fn from(error: CallError<Infallible>) -> Self {
-        match error {
-            CallError::Refused(never) => match never {},
-            CallError::NotStored(error) => Self::NotStored(error),
-            CallError::Stopped => Self::Stopped,
-        }
     }
 }

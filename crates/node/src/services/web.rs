@@ -138,7 +138,10 @@ where
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let origin = match self.origins.judge(request.version(), request.headers()) {
-            Caller::Program => return Box::pin(self.inner.call(request)),
+            Caller::Program => {
+                let answer = self.inner.call(request);
+                return Box::pin(async move { answer.await.map(with_the_code_of_a_limit) });
+            }
             Caller::Page(origin) => origin,
             Caller::Foreign => return Box::pin(std::future::ready(Ok(empty(StatusCode::FORBIDDEN)))),
         };
@@ -149,7 +152,7 @@ where
         }
         let answer = self.inner.call(request);
         Box::pin(async move {
-            let mut answer = answer.await?;
+            let mut answer = answer.await.map(with_the_code_of_a_limit)?;
             let headers = answer.headers_mut();
             headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
             headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, ANSWER_HEADERS);
@@ -157,6 +160,18 @@ where
             Ok(answer)
         })
     }
+}
+
+/// A request that is too large is refused with the code of the existing service, ResourceExhausted. The library says
+/// OutOfRange, which nothing else here does.
+fn with_the_code_of_a_limit(mut answer: Response<Body>) -> Response<Body> {
+    let code = |code: tonic::Code| HeaderValue::from(code as i32);
+    if let Some(status) = answer.headers_mut().get_mut("grpc-status")
+        && *status == code(tonic::Code::OutOfRange)
+    {
+        *status = code(tonic::Code::ResourceExhausted);
+    }
+    answer
 }
 
 /// The answer to a browser that asks whether its page may call.

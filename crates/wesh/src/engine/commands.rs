@@ -45,6 +45,12 @@ pub enum CommandError {
     /// The command needs a group of another kind.
     #[error("this cannot be done in a group of that kind")]
     WrongKind,
+    /// The owner has closed the account group. Activate it.
+    #[error("the account group is closed: activate it first")]
+    AccountClosed,
+    /// The invitation came without the signature that a server asks for.
+    #[error("the group was joined with an invitation that lacks link_key_sig, so no server takes it")]
+    NotReplicable,
     /// The group was joined before.
     #[error("this account is in that group already")]
     AlreadyJoined,
@@ -86,11 +92,13 @@ impl Coded for CommandError {
             Self::UnknownGroup => vec![Code::ErrInternal, Code::ErrInternal, Code::ErrInvalidInput],
             Self::NotActive => vec![Code::ErrGroupMissing, Code::ErrGroupUnknown],
             Self::SetAside => vec![Code::ErrGroupOpen, Code::ErrDbRead],
-            Self::WrongKind => vec![Code::ErrGroupInvalidType],
+            Self::AccountClosed => vec![Code::ErrGroupMissing],
+            Self::WrongKind => vec![Code::ErrOrbitDbAppend, Code::ErrGroupInvalidType],
             Self::AlreadyJoined | Self::NotJoined => vec![Code::ErrOrbitDbAppend, Code::ErrInvalidInput],
             Self::Invitation(error) => [vec![Code::ErrOrbitDbAppend], error.codes()].concat(),
             Self::Contact(refusal) => [vec![Code::ErrOrbitDbAppend], refusal.codes()].concat(),
-            Self::NoSeed | Self::TooLong { .. } | Self::NoSuchMessage => vec![Code::ErrInvalidInput],
+            Self::NoSeed => vec![Code::ErrOrbitDbAppend, Code::ErrInvalidInput],
+            Self::TooLong { .. } | Self::NoSuchMessage | Self::NotReplicable => vec![Code::ErrInvalidInput],
             Self::Key(_) => vec![Code::ErrDeserialization],
             Self::Seal(_) => vec![Code::ErrCryptoEncrypt],
         }
@@ -103,6 +111,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn create_group(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<GroupId, CommandError> {
+        self.account_is_open()?;
         let (group, group_key) = Group::new_multi_member(ctx.rng);
         let id = group.id();
         self.write_joined(ctx, &group)?;
@@ -120,6 +129,7 @@ impl Engine {
     /// # Errors
     /// [`CommandError::AlreadyJoined`], or [`CommandError::WrongKind`] unless it is a multi-member group.
     pub fn join_group(&mut self, ctx: &mut Ctx<'_, '_>, group: &Group) -> Result<(), CommandError> {
+        self.account_is_open()?;
         if group.kind() != GroupKind::MultiMember {
             return Err(CommandError::WrongKind);
         }
@@ -136,6 +146,7 @@ impl Engine {
     /// # Errors
     /// [`CommandError::NotJoined`] or [`CommandError::WrongKind`].
     pub fn leave_group(&mut self, ctx: &mut Ctx<'_, '_>, id: &GroupId) -> Result<(), CommandError> {
+        self.account_is_open()?;
         let group = self.known_group(ctx.tx, id)?.ok_or(CommandError::NotJoined)?;
         if group.kind() != GroupKind::MultiMember {
             return Err(CommandError::WrongKind);
@@ -233,7 +244,7 @@ impl Engine {
         direction: Direction,
         visit: &mut dyn FnMut(MessageEvent) -> ControlFlow<()>,
     ) -> Result<(), CommandError> {
-        let active = self.groups.get(group).ok_or(CommandError::NotActive)?;
+        let active = self.opened(group).ok_or(CommandError::NotActive)?;
         let mut failed = None;
         active.messages.log.walk(read, position_at(start), direction, &mut |position, entry| {
             if start == Bound::Excluded(position) {
@@ -261,7 +272,7 @@ impl Engine {
         group: &GroupId,
         id: &EntryId,
     ) -> Result<Option<MessageEvent>, CommandError> {
-        let active = self.groups.get(group).ok_or(CommandError::NotActive)?;
+        let active = self.opened(group).ok_or(CommandError::NotActive)?;
         let Some(position) = active.messages.log.position(read, *id)? else { return Ok(None) };
         let Some(entry) = active.messages.log.entry(read, *id)? else { return Ok(None) };
         Ok(self.shown(read, active, position, &entry)?)
@@ -303,7 +314,7 @@ impl Engine {
         direction: Direction,
         visit: &mut dyn FnMut(MetadataEvent) -> ControlFlow<()>,
     ) -> Result<(), CommandError> {
-        let active = self.groups.get(group).ok_or(CommandError::NotActive)?;
+        let active = self.opened(group).ok_or(CommandError::NotActive)?;
         active.metadata.log.walk(read, position_at(start), direction, &mut |position, entry| {
             if start == Bound::Excluded(position) {
                 return ControlFlow::Continue(());
@@ -325,7 +336,7 @@ impl Engine {
 
     /// The group, or why nothing can be done in it.
     pub(super) fn active_for_owner(&self, group: &GroupId) -> Result<&ActiveGroup, CommandError> {
-        match self.groups.get(group) {
+        match self.opened(group) {
             Some(active) => Ok(active),
             None if self.set_aside.contains(group) => Err(CommandError::SetAside),
             None => Err(CommandError::NotActive),
@@ -341,7 +352,7 @@ impl Engine {
 }
 
 /// The position where a walk begins, whether it is part of it or not.
-fn position_at(start: Bound<Position>) -> Option<Position> {
+pub(super) fn position_at(start: Bound<Position>) -> Option<Position> {
     match start {
         Bound::Included(position) | Bound::Excluded(position) => Some(position),
         Bound::Unbounded => None,

@@ -22,6 +22,7 @@ impl Engine {
         contact: &Contact,
         own_metadata: &[u8],
     ) -> Result<(), CommandError> {
+        self.account_is_open()?;
         let account = contact.account;
         if contact.seed.is_none() {
             return Err(CommandError::NoSeed);
@@ -50,6 +51,7 @@ impl Engine {
     /// # Errors
     /// [`CommandError::Contact`] when there is no such request.
     pub fn accept_contact(&mut self, ctx: &mut Ctx<'_, '_>, contact: &AccountId) -> Result<(), CommandError> {
+        self.account_is_open()?;
         let group = self.contact_group(contact)?;
         if self.set_aside.contains(&group) {
             return Err(CommandError::SetAside);
@@ -80,6 +82,7 @@ impl Engine {
         ctx: &mut Ctx<'_, '_>,
         contact: &AccountId,
     ) -> Result<(), CommandError> {
+        self.account_is_open()?;
         if self.refuse_request(ctx, contact)? {
             return Ok(());
         }
@@ -91,6 +94,7 @@ impl Engine {
     /// # Errors
     /// [`CommandError::Contact`] for oneself, and when it is blocked already.
     pub fn block_contact(&mut self, ctx: &mut Ctx<'_, '_>, contact: &AccountId) -> Result<(), CommandError> {
+        self.account_is_open()?;
         self.act_on_contact(ctx, contact, ContactAction::Block)?;
         self.take_request(ctx, contact)?;
         Ok(())
@@ -105,6 +109,7 @@ impl Engine {
         ctx: &mut Ctx<'_, '_>,
         contact: &AccountId,
     ) -> Result<(), CommandError> {
+        self.account_is_open()?;
         self.act_on_contact(ctx, contact, ContactAction::Unblock)?;
         Ok(self.forget_refusal(ctx, contact)?)
     }

@@ -49,7 +49,8 @@ pub enum Event {
         contact: Contact,
         /// When it arrived.
         at: Time,
-        /// The same in the form of the event that accepting it will write; it is in no log.
+        /// The event that accepting it will write, for those who wait for that one: it is in no log, and stands
+        /// behind all others.
         event: Box<MetadataEvent>,
     },
     /// A request was refused, of which nothing is written.

@@ -106,7 +106,7 @@ impl ActiveGroup {
     }
 }
 
-const STORES: [StoreKind; 2] = [StoreKind::Metadata, StoreKind::Messages];
+pub(super) const STORES: [StoreKind; 2] = [StoreKind::Metadata, StoreKind::Messages];
 
 impl Engine {
     /// Starts to use a group: joins its topics, announces this device in it and hands out its chain key.
@@ -116,6 +116,9 @@ impl Engine {
     /// # Errors
     /// [`CommandError::UnknownGroup`] unless it is the account group, the group of a contact or a joined one.
     pub fn activate(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId) -> Result<(), CommandError> {
+        if self.account_closed && *group == self.account_group() {
+            return Ok(self.reopen_account(ctx)?);
+        }
         if self.groups.contains_key(group) {
             return Ok(());
         }
@@ -128,8 +131,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Stops to use a group: leaves its topics. What is stored stays.
+    /// Stops to use a group: leaves its topics. What is stored stays. Without its account group, whatever concerns the
+    /// account as a whole is refused until that is activated again.
     pub fn deactivate(&mut self, group: &GroupId) {
+        if *group == self.account_group() {
+            return self.close_account();
+        }
         let Some(active) = self.groups.remove(group) else { return };
         self.to_be_announced.remove(group);
         self.speakers_changed = true;
@@ -150,7 +157,7 @@ impl Engine {
 
     /// Whether a group is in use.
     pub fn is_active(&self, group: &GroupId) -> bool {
-        self.groups.contains_key(group)
+        self.opened(group).is_some()
     }
 
     /// The group that this account shares with `account`, whether it is a contact or not.
@@ -208,7 +215,7 @@ impl Engine {
 
     /// Groups in use.
     pub fn active_groups(&self) -> impl Iterator<Item = GroupId> {
-        self.groups.keys().copied()
+        self.groups.keys().copied().filter(|group| self.opened(group).is_some())
     }
 
     /// This account as a member of an active group.
@@ -345,7 +352,7 @@ impl Engine {
         in_messages: bool,
         entry: &EntryId,
     ) -> Result<Option<Position>, CommandError> {
-        let active = self.groups.get(group).ok_or(CommandError::NotActive)?;
+        let active = self.opened(group).ok_or(CommandError::NotActive)?;
         let kind = if in_messages { StoreKind::Messages } else { StoreKind::Metadata };
         Ok(active.store(kind).log.position(read, *entry)?)
     }

@@ -11,6 +11,7 @@
 //!                  └──► actions ──► shell, after the commit
 //! ```
 
+mod account;
 mod action;
 mod app;
 mod commands;
@@ -23,10 +24,12 @@ mod fetches;
 mod fold;
 mod groups;
 mod inbox;
+mod inspect;
 mod key_pace;
 mod moves;
 mod out_of_store;
 mod peers;
+mod replicas;
 mod requests;
 mod sync;
 
@@ -46,6 +49,7 @@ pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
 pub use export::Export;
 pub use groups::StoreKind;
 pub use inbox::{Origin, PENDING_MAX, REQUESTS_PER_HOUR_MAX, Request};
+pub use inspect::{GroupState, InspectedEntry, Wait};
 pub use key_pace::CHAIN_KEYS_AT_ONCE;
 
 use crate::credentials::Verification;
@@ -103,6 +107,8 @@ pub struct Engine {
     to_be_announced: BTreeSet<GroupId>,
     /// Groups that stay closed, since what is stored of them cannot be read.
     set_aside: BTreeSet<GroupId>,
+    /// The owner has closed the account group: what needs it is refused until it is activated again.
+    account_closed: bool,
     /// The group that an input has to do with, as long as it has not ended.
     at_work: Option<GroupId>,
     /// The latest moment that an input told.
@@ -152,6 +158,7 @@ impl Engine {
             stale: BTreeSet::new(),
             to_be_announced: BTreeSet::new(),
             set_aside: BTreeSet::new(),
+            account_closed: false,
             at_work: None,
             latest: Time::default(),
             // An engine before this one may have used small numbers, and be answered late.

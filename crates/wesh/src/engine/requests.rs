@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use super::inbox::Origin;
 use super::peers::Peer;
-use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId};
+use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId, MetadataEvent, Wait};
 use crate::contact::{Contact, ContactAction, ContactRefusal, ContactState, ContactStep};
 use crate::handshake::{HandshakeAction, Requester, Responder};
 use crate::metadata::Event as MetadataKind;
@@ -102,6 +102,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn enable_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), CommandError> {
+        self.account_is_open()?;
         let account = self.account_group();
         let active = self.active(&account)?;
         if !active.index.requests_enabled(ctx.tx)? {
@@ -120,6 +121,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn disable_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), CommandError> {
+        self.account_is_open()?;
         let account = self.account_group();
         let active = self.active(&account)?;
         if active.index.requests_enabled(ctx.tx)? {
@@ -135,6 +137,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn reset_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), CommandError> {
+        self.account_is_open()?;
         let account = self.account_group();
         let mut seed = [0; 32];
         ctx.rng.fill_bytes(&mut seed);
@@ -159,6 +162,15 @@ impl Engine {
     pub fn own_contact(&self, read: &dyn Read) -> Result<Contact, ReadError> {
         let seed = self.active(&self.account_group())?.index.seed(read)?;
         Ok(Contact { account: self.account_id(), seed, metadata: Vec::new() })
+    }
+
+    /// Contacts that are to be asked.
+    pub(super) fn lookups_waiting(&self) -> impl Iterator<Item = Wait> {
+        self.lookups.iter().map(|(account, lookup)| Wait::Request {
+            account: *account,
+            trying: lookup.exchange.is_some(),
+            next: lookup.due(),
+        })
     }
 
     /// Takes local records from a connected peer.

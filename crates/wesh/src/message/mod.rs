@@ -45,4 +45,4 @@ pub use out_of_store::{
     seal_out_of_store,
 };
 pub use rows::{ChainView, inspect_chain, register_chain_key};
-pub use waiting::{keep_waiting, stop_waiting, waiting};
+pub use waiting::{has_chain, keep_waiting, stop_waiting, waiting, waiting_devices};

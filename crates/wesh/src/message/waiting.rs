@@ -62,6 +62,38 @@ pub fn waiting(
     if intact { Ok(found) } else { Err(damaged(tables::WAITING)) }
 }
 
+/// Devices of a group whose messages wait, and how many of each; `limit` messages are looked at.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn waiting_devices(
+    read: &dyn Read,
+    group: &GroupId,
+    limit: usize,
+) -> Result<Vec<(DeviceId, usize)>, ReadError> {
+    let mut devices: Vec<(DeviceId, usize)> = Vec::new();
+    let mut left = limit;
+    read.scan(tables::WAITING, &KeyRange::prefix(group.as_bytes()), Direction::Ascending, &mut |key, _| {
+        let device = key.get(32..64).and_then(DeviceId::from_stored);
+        match (device, devices.last_mut()) {
+            (Some(device), Some((last, count))) if *last == device => *count += 1,
+            (Some(device), _) => devices.push((device, 1)),
+            (None, _) => {}
+        }
+        left = left.saturating_sub(1);
+        if left > 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    Ok(devices)
+}
+
+/// Whether the chain of a device is here.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn has_chain(read: &dyn Read, group: &GroupId, device: &DeviceId) -> Result<bool, ReadError> {
+    Ok(Chain::load(read, group, device)?.is_some())
+}
+
 /// How far the window reaches while a list of messages is opened one after another.
 struct Reach {
     chain: Option<super::chain::OtherChain>,

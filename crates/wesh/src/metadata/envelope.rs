@@ -138,7 +138,7 @@ impl OpenedEvent {
     }
 
     /// An event that `own` signs and that is in no log: to be told to those who wait for such an event.
-    pub fn unlogged(own: &OwnMember, event: Event) -> Self {
+    pub(crate) fn unlogged(own: &OwnMember, event: Event) -> Self {
         let payload = event.encode();
         Self { signature: own.device.sign(&payload), event, payload }
     }

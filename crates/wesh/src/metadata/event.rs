@@ -292,6 +292,11 @@ impl Event {
         Self::AliasKeyAdded { device: own.device_id(), alias: *own.member.public().as_bytes() }
     }
 
+    /// 301: this member could be recognized elsewhere. Go devices leave both fields empty.
+    pub fn alias_resolver_added(own: &OwnMember) -> Self {
+        Self::AliasResolverAdded { device: own.device_id(), resolver: Vec::new(), proof: Vec::new() }
+    }
+
     /// 302: this member made the group. Sealed by [`super::seal_by_group`].
     ///
     /// Writes the key of the device, as Go devices do and expect.
