@@ -21,6 +21,7 @@
 mod ahead;
 mod config;
 mod core;
+mod discovery;
 mod finder;
 mod handle;
 mod import;
@@ -32,6 +33,7 @@ pub mod tables;
 
 pub use config::NodeConfig;
 pub use core::CoreError;
+pub use discovery::{SourceKind, SourceReport};
 pub use handle::{CallError, NodeHandle, StartError};
 pub use import::{ImportError, import_archive};
 pub use services::{OriginError, Origins, routes, routes_beside, serve, status_of, stubs as rpc};

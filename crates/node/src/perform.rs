@@ -8,11 +8,12 @@ use bytes::Bytes;
 use dunlin_base::{EntryId, PeerId};
 use dunlin_ipfs::{Exchange, Ipfs};
 use dunlin_log::Checker;
-use dunlin_wesh::engine::{Action, ExchangeId};
+use dunlin_wesh::engine::{Action, ExchangeId, Search};
 use tokio::sync::mpsc;
 
 use crate::ahead::Ahead;
 use crate::core::NetworkInput;
+use crate::discovery::{Discovery, Note};
 
 /// The direct channel for heads payloads (`spec/wesh-protocol.md` §3.9).
 pub(crate) const DIRECT_CHANNEL: &str = "/go-orbit-db/direct-channel/1.2.0";
@@ -35,6 +36,7 @@ pub(crate) struct Performer {
     ipfs: Ipfs,
     inputs: InputSender,
     ahead: Arc<Ahead>,
+    discovery: Discovery,
     exchanges: BTreeMap<ExchangeId, mpsc::Sender<Outgoing>>,
 }
 
@@ -48,8 +50,8 @@ enum Outgoing {
 }
 
 impl Performer {
-    pub fn new(ipfs: Ipfs, inputs: InputSender, ahead: Arc<Ahead>) -> Self {
-        Self { ipfs, inputs, ahead, exchanges: BTreeMap::new() }
+    pub fn new(ipfs: Ipfs, inputs: InputSender, ahead: Arc<Ahead>, discovery: Discovery) -> Self {
+        Self { ipfs, inputs, ahead, discovery, exchanges: BTreeMap::new() }
     }
 
     /// Lets `checker` judge the block of `entry` when it comes.
@@ -59,8 +61,14 @@ impl Performer {
 
     pub async fn perform(&mut self, action: Action) {
         match action {
-            Action::Subscribe { topic } => report(self.ipfs.subscribe(topic).await),
-            Action::Unsubscribe { topic } => report(self.ipfs.unsubscribe(topic).await),
+            Action::Subscribe { topic } => {
+                report(self.ipfs.subscribe(topic.clone()).await);
+                self.discovery.tell(Note::Group { topic, on: true }).await;
+            }
+            Action::Unsubscribe { topic } => {
+                report(self.ipfs.unsubscribe(topic.clone()).await);
+                self.discovery.tell(Note::Group { topic, on: false }).await;
+            }
             Action::Publish { topic, data } => report(self.ipfs.publish(topic, Bytes::from(data)).await),
             Action::SendHeads { id, peer, data } => self.send_heads(id, &peer, data),
             Action::SendRecords { peer, data } => {
@@ -87,6 +95,17 @@ impl Performer {
                 self.exchanges.remove(&id);
             }
         }
+    }
+
+    /// Lets others find this account, and looks for those it asked.
+    pub async fn search(&self, search: Search) {
+        self.discovery.tell(Note::Search(search)).await;
+    }
+
+    /// Keeps the connections with those who speak for a known device.
+    pub async fn keep(&self, speakers: Vec<PeerId>) {
+        let speakers = speakers.iter().filter_map(ipfs_peer).collect();
+        self.discovery.tell(Note::Speakers(speakers)).await;
     }
 
     /// Lets the engine speak on a stream that a peer opened.

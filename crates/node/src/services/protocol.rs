@@ -2,6 +2,7 @@
 //! answer `UNIMPLEMENTED`.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use dunlin_base::{AccountId, EntryId, GroupId};
 use dunlin_proto::protocol as api;
@@ -22,6 +23,8 @@ use dunlin_wesh::errors::Code;
 
 /// Replies that may wait for a slow client.
 const REPLIES_WAITING_MAX: usize = 64;
+/// How long a contact is looked for when the caller does not say.
+const REFRESH_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The service on a node.
 pub(super) struct Protocol<A: App> {
@@ -107,7 +110,7 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
             ble_enabled: api::service_get_configuration::SettingState::Unavailable.into(),
             wifi_p2p_enabled: api::service_get_configuration::SettingState::Unavailable.into(),
             mdns_enabled: state(self.node.is_on_lan()).into(),
-            relay_enabled: state(false).into(),
+            relay_enabled: state(self.node.uses_relays()).into(),
         }))
     }
 
@@ -566,9 +569,27 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
 
     async fn refresh_contact_request(
         &self,
-        _: Request<api::refresh_contact_request::Request>,
+        request: Request<api::refresh_contact_request::Request>,
     ) -> Answer<api::refresh_contact_request::Reply> {
-        not_yet("RefreshContactRequest")
+        let request = request.into_inner();
+        let contact = account_id(&request.contact_pk)?;
+        let timeout = u64::try_from(request.timeout)
+            .map_err(|_| invalid("timeout: seconds cannot be less than none"))?;
+        let timeout = match timeout {
+            0 => REFRESH_DEFAULT,
+            seconds => Duration::from_secs(seconds),
+        };
+        let found = self.node.discovery().refresh(contact, timeout).await;
+        // As the existing service, without a code.
+        let found = found.map_err(|error| Status::unknown(error.to_string()))?;
+        let peer = |(peer, addresses): (dunlin_ipfs::PeerId, Vec<dunlin_ipfs::Multiaddr>)| {
+            api::refresh_contact_request::Peer {
+                id: peer.to_string(),
+                addrs: addresses.iter().map(ToString::to_string).collect(),
+            }
+        };
+        let peers_found = found.into_iter().map(peer).collect();
+        Ok(Response::new(api::refresh_contact_request::Reply { peers_found }))
     }
 }
 

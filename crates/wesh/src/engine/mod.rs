@@ -17,6 +17,7 @@ mod commands;
 mod contacts;
 mod credentials;
 mod delivery;
+mod discovery;
 mod event;
 mod export;
 mod fetches;
@@ -38,6 +39,7 @@ pub use app::{App, NoApp};
 pub use commands::{CommandError, PAYLOAD_BYTES_MAX};
 pub use credentials::CredentialError;
 pub use delivery::Delivery;
+pub use discovery::{Findable, Search};
 pub use dunlin_log::Position;
 pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
 pub use export::Export;
@@ -86,6 +88,8 @@ pub struct Engine {
     requests_enabled: bool,
     /// What an issuer is asked to confirm. Forgotten when the engine is dropped.
     verification: Option<Verification>,
+    /// Who is to be found changed since the shell was told.
+    search_changed: bool,
     records_due: Option<Time>,
     /// When message keys are to be erased; never later than the first is due.
     keys_due: Option<Time>,
@@ -137,6 +141,7 @@ impl Engine {
             exchanges: BTreeMap::new(),
             requests_enabled: false,
             verification: None,
+            search_changed: true,
             records_due: None,
             keys_due: message::erasure_due(ctx.tx)?,
             // Whoever watches may still have what an engine before this one told.
