@@ -12,7 +12,7 @@
 //	get <cid>                             fetch a block by bitswap
 //
 // The flags name the protocols on which it accepts frames (reported, then the stream is reset) and exchanges (each frame is
-// sent back).
+// sent back). With -rendezvous, -dht and -relay it is a server for others.
 package main
 
 import (
@@ -60,9 +60,14 @@ func main() {
 	listen := flag.String("listen", "/ip4/127.0.0.1/tcp/0", "address to listen on")
 	frames := flag.String("frames", "", "protocols on which to accept frames, separated by commas")
 	exchanges := flag.String("exchanges", "", "protocols on which to accept exchanges, separated by commas")
+	services := services{
+		rendezvous: flag.Bool("rendezvous", false, "be a rendezvous server, as Berty runs it"),
+		dht:        flag.Bool("dht", false, "be a server of the Kademlia DHT"),
+		relay:      flag.Bool("relay", false, "be a relay without limits"),
+	}
 	flag.Parse()
 
-	node, err := start(*listen, split(*frames), split(*exchanges))
+	node, err := start(*listen, split(*frames), split(*exchanges), services)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -94,10 +99,13 @@ type node struct {
 	topics map[string]*pubsub.Topic
 }
 
-func start(listen string, frames, exchanges []string) (*node, error) {
+func start(listen string, frames, exchanges []string, services services) (*node, error) {
 	ctx := context.Background()
-	h, err := libp2p.New(libp2p.ListenAddrStrings(listen))
+	h, err := libp2p.New(services.options(libp2p.ListenAddrStrings(listen))...)
 	if err != nil {
+		return nil, err
+	}
+	if err := services.start(ctx, h); err != nil {
 		return nil, err
 	}
 	ps, err := pubsub.NewGossipSub(ctx, h, pubsub.WithMessageSigning(true), pubsub.WithStrictSignatureVerification(true))

@@ -20,8 +20,9 @@ const FUZZ_SECONDS: u32 = 10;
 /// The package whose integration tests are live: they start whole programs that talk over loopback.
 const LIVE_PACKAGE: &str = "dunlin";
 
-/// The integration test that talks to the Go peer, and the variable that tells it where that program is.
+/// The integration test that talks to nothing but the Go peer, the one that does so beside others, and the variable that tells it where that program is.
 const GO_TEST: &str = "go_peer";
+const GO_TOO_TEST: &str = "discovery";
 const GO_PEER: &str = "DUNLIN_GO_PEER";
 
 /// One named check.
@@ -204,7 +205,7 @@ fn interop(checks: &mut Checks) -> Result {
     let peer = checks.workspace.target_folder()?.join("interop").join("go-peer");
     let mut go = checks.workspace.command("go");
     succeed(go.args(["build", "-C", "interop/go", "-o"]).arg(&peer).arg("."))?;
-    let mut command = checks.cargo(["test", "--workspace", "--test", GO_TEST]);
+    let mut command = checks.cargo(["test", "--workspace", "--test", GO_TEST, "--test", GO_TOO_TEST]);
     checks.tally.run(command.env(GO_PEER, peer))
 }
 

@@ -79,6 +79,25 @@ pub struct NodeOptions {
     /// Stay connected with the peer at this multiaddr; may be repeated.
     #[arg(long, value_name = "MULTIADDR")]
     pub connect: Vec<String>,
+    /// Let yourself be found, and look for others, on the rendezvous server at this multiaddr, which ends with
+    /// its peer id; may be repeated [default: none]. It learns your address and that you are found by a link.
+    #[arg(long, value_name = "MULTIADDR")]
+    pub rendezvous: Vec<String>,
+    /// Do not tell rendezvous servers which groups you are in. Their names never change, so that a server can
+    /// follow who is in a group; without them, members who are not connected otherwise do not find each other.
+    #[arg(long)]
+    pub hide_groups: bool,
+    /// Be reached through the relay at this multiaddr, which ends with its peer id; may be repeated [default:
+    /// none].
+    #[arg(long, value_name = "MULTIADDR")]
+    pub relay: Vec<String>,
+    /// Enter the Kademlia DHT through the peer at this multiaddr, which ends with its peer id; may be repeated
+    /// [default: none]. Only the changing name behind your link is announced there.
+    #[arg(long, value_name = "MULTIADDR")]
+    pub dht_bootstrap: Vec<String>,
+    /// Be a rendezvous server for others.
+    #[arg(long)]
+    pub rendezvous_server: bool,
     /// Serve commands on this TCP address of this machine instead of a private socket. Every user of the
     /// machine can then read and write your messages.
     #[arg(long, value_name = "127.0.0.1:PORT")]

@@ -21,7 +21,9 @@ use dunlin_proto::chat::{
     GroupNewRequest, GroupRenameRequest, LinkForm, LinkRequest, Member, Message, ReadRequest, SendRequest,
     SetNameRequest, StatusRequest, WatchRequest, WhyRequest,
 };
-use dunlin_proto::dunlin::node::v1::{ConnectRequest, DisconnectRequest, InfoRequest, PeersRequest};
+use dunlin_proto::dunlin::node::v1::{
+    ConnectRequest, DisconnectRequest, InfoRequest, PeersRequest, SourcesRequest,
+};
 
 /// Longest text that is read from the standard input, in bytes: more than a message takes, so that the
 /// node refuses it with the reason, and no endless stream fills the memory.
@@ -367,6 +369,7 @@ pub async fn status(mut client: Client, out: &mut Output) -> Outcome {
     let status = client.chat.status(StatusRequest {}).await?.into_inner();
     let node = client.node.info(InfoRequest {}).await?.into_inner();
     let peers = client.node.peers(PeersRequest {}).await?.into_inner().peers.len();
+    let sources = client.node.sources(SourcesRequest {}).await?.into_inner().sources;
     let profile = status.profile.unwrap_or_default();
     let json = json!({
         "account": output::of_profile(&profile),
@@ -382,6 +385,7 @@ pub async fn status(mut client: Client, out: &mut Output) -> Outcome {
         "profile": node.profile,
         "lan": node.lan,
         "started_ms": node.started_ms,
+        "sources": sources.iter().map(output::of_source).collect::<Vec<_>>(),
     });
     let counts = [
         words::count(status.contacts, "contact", "contacts"),
@@ -402,5 +406,6 @@ pub async fn status(mut client: Client, out: &mut Output) -> Outcome {
         words::count(status.devices_online, "device", "devices")
     ));
     lines.extend(node.listen.iter().map(|address| format!("listening on {address}")));
+    lines.extend(sources.iter().filter_map(words::of_source));
     out.say(json, lines.join("\n"))
 }

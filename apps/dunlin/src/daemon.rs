@@ -266,6 +266,11 @@ fn node_config(
     node.listen = parsed(&listen)?;
     node.connect = parsed(&either(&options.connect, config.connect))?;
     node.lan = options.lan || config.lan;
+    node.rendezvous = places(&either(&options.rendezvous, config.rendezvous))?;
+    node.announce_groups = !(options.hide_groups || config.hide_groups);
+    node.relays = places(&either(&options.relay, config.relay))?;
+    node.dht_bootstrap = places(&either(&options.dht_bootstrap, config.dht_bootstrap))?;
+    node.rendezvous_server = options.rendezvous_server || config.rendezvous_server;
     Ok(node)
 }
 
@@ -298,6 +303,20 @@ async fn import(store: RedbStore, profile: ProfileName, archive: PathBuf) -> Res
          entries missing."
     );
     Ok(store)
+}
+
+/// Parses the multiaddrs of servers, of which each has to say who it is.
+fn places<A: std::str::FromStr>(addresses: &[String]) -> Result<Vec<A>, Failure> {
+    let places = parsed(addresses)?;
+    for place in addresses {
+        if place.rsplit('/').nth(1) != Some("p2p") {
+            let told = format!(
+                "{place} does not say who is there. Put /p2p/ and the peer id of the server behind it."
+            );
+            return Err(Failure::new(Exit::Usage, told));
+        }
+    }
+    Ok(places)
 }
 
 /// Parses multiaddrs.

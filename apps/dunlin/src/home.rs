@@ -48,6 +48,21 @@ pub struct Config {
     /// Whether to find nodes on the local network.
     #[serde(default)]
     pub lan: bool,
+    /// Rendezvous servers.
+    #[serde(default)]
+    pub rendezvous: Vec<String>,
+    /// Whether to keep groups from rendezvous servers.
+    #[serde(default)]
+    pub hide_groups: bool,
+    /// Relays to be reached through.
+    #[serde(default)]
+    pub relay: Vec<String>,
+    /// Peers through which the DHT is entered.
+    #[serde(default)]
+    pub dht_bootstrap: Vec<String>,
+    /// Whether to be a rendezvous server.
+    #[serde(default)]
+    pub rendezvous_server: bool,
 }
 
 /// What `node.json` says.

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::qr::Qr;
 use crate::words::{self, Zone};
 use dunlin_proto::chat::{Contact, Conversation, Member, Message, Profile};
-use dunlin_proto::dunlin::node::v1::{Direction, Peer};
+use dunlin_proto::dunlin::node::v1::{Direction, Peer, Source};
 
 /// Columns between two cells of a table.
 const GAP: usize = 2;
@@ -268,6 +268,19 @@ pub fn of_peer(peer: &Peer) -> Value {
             "direction": direction_word(connection.direction()),
             "since_ms": moment(connection.since_ms),
         })).collect::<Vec<_>>(),
+    })
+}
+
+/// A place to look for others, for programs.
+pub fn of_source(source: &Source) -> Value {
+    json!({
+        "kind": source.kind,
+        "place": source.place,
+        "announced": source.announced,
+        "found": source.found,
+        "found_ms": moment(source.found_ms),
+        "error": (!source.error.is_empty()).then_some(&source.error),
+        "error_ms": moment(source.error_ms),
     })
 }
 

@@ -3,6 +3,8 @@
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
+use dunlin_proto::dunlin::node::v1::Source;
+
 use dunlin_proto::chat::{Contact, ContactState, Conversation, ConversationKind, Message, MessageState};
 
 /// What the own user is called beside their own messages.
@@ -55,6 +57,31 @@ impl Zone {
     pub fn of_tests() -> Self {
         Self(TimeZone::fixed(jiff::tz::offset(1)))
     }
+}
+
+/// A place to look for others, in a line; those without a server are told only when they found somebody.
+pub fn of_source(source: &Source) -> Option<String> {
+    let Source { kind, place, announced, found, error, .. } = source;
+    let what = match kind.as_str() {
+        "rendezvous" => "rendezvous server",
+        "relay" => "relay",
+        "dht" => "DHT",
+        "lan" => "local network",
+        _ => return None,
+    };
+    let told = match (error.as_str(), kind.as_str()) {
+        ("", "relay") if *announced > 0 => "others reach this node through it".to_owned(),
+        ("", "relay") => "not asked yet".to_owned(),
+        ("", "lan") => format!("{} found", count(*found, "peer", "peers")),
+        ("", _) => format!(
+            "{} announced, {} found",
+            count(*announced, "name", "names"),
+            count(*found, "peer", "peers")
+        ),
+        (error, _) => error.to_owned(),
+    };
+    let place = if place.is_empty() { String::new() } else { format!(" {place}") };
+    Some(format!("{what}{place}: {told}"))
 }
 
 /// How far an own message got; empty for others' messages.

@@ -2,13 +2,14 @@
 
 use libp2p::{
     connection_limits::{self, ConnectionLimits},
-    identify,
+    dcutr, identify,
     identity::Keypair,
+    kad::{self, store::MemoryStore},
     mdns, ping, relay,
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use crate::{gossip, pending, streams};
+use crate::{config::Config, dht, gossip, pending, streams};
 
 /// Connections one peer may have with us. Several are normal: TCP, QUIC and a relayed one while a direct one
 /// is made.
@@ -29,6 +30,9 @@ pub(crate) struct Behaviour {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     relay_client: relay::client::Behaviour,
+    dcutr: Toggle<dcutr::Behaviour>,
+    pub(crate) dht: Toggle<kad::Behaviour<MemoryStore>>,
+    pub(crate) dht_lan: Toggle<kad::Behaviour<MemoryStore>>,
     mdns: Toggle<mdns::tokio::Behaviour>,
     pub(crate) gossip: gossip::Behaviour,
     pub(crate) streams: streams::Behaviour,
@@ -37,8 +41,7 @@ pub(crate) struct Behaviour {
 impl Behaviour {
     pub(crate) fn new(
         identity: &Keypair,
-        agent: &str,
-        lan_discovery: bool,
+        config: &Config,
         relay_client: relay::client::Behaviour,
     ) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
         let limits = ConnectionLimits::default()
@@ -49,17 +52,32 @@ impl Behaviour {
         // neighbour. Peers see the address we dial from, which is the one we listen on because ports are
         // reused.
         let identify = identify::Config::new(String::new(), identity.public())
-            .with_agent_version(agent.to_owned())
+            .with_agent_version(config.agent.clone())
             .with_hide_listen_addrs(true);
-        let mdns = lan_discovery
-            .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), identity.public().to_peer_id()))
+        let own = identity.public().to_peer_id();
+        let mdns = config
+            .lan_discovery
+            .then(|| mdns::tokio::Behaviour::new(mdns::Config::default(), own))
             .transpose()?;
+        let dhts = (!config.dht_bootstrap.is_empty()).then(|| {
+            let mut dhts = dht::behaviours(own);
+            for dht in &mut dhts {
+                for (peer, address) in config.dht_bootstrap.iter().filter_map(dht::bootstrap_peer) {
+                    dht.add_address(&peer, address);
+                }
+            }
+            dhts
+        });
+        let [dht, dht_lan] = dhts.map_or([None, None], |dhts| dhts.map(Some));
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             pending: pending::Behaviour::default(),
             identify: identify::Behaviour::new(identify),
             ping: ping::Behaviour::default(),
             relay_client,
+            dcutr: config.hole_punching.then(|| dcutr::Behaviour::new(own)).into(),
+            dht: dht.into(),
+            dht_lan: dht_lan.into(),
             mdns: mdns.into(),
             gossip: gossip::behaviour(identity)?,
             streams: streams::Behaviour::default(),

@@ -24,6 +24,11 @@ pub struct Config {
     /// Whether to announce the peer id on the local network by mDNS and to report who else does. Off by
     /// default, since a peer id is an identifier.
     pub lan_discovery: bool,
+    /// Peers through which the Kademlia DHT is entered, each with its peer id. Without one, the DHT is off.
+    pub dht_bootstrap: Vec<Multiaddr>,
+    /// Whether a connection through a relay tries to become a direct one, for which both sides tell each
+    /// other their addresses. Off by default.
+    pub hole_punching: bool,
     /// Protocols that carry one frame per stream, for example a direct channel.
     pub frame_protocols: Vec<FrameProtocol>,
     /// Text by which the program introduces itself to every peer. It should not tell more than a peer needs
@@ -40,6 +45,8 @@ impl Config {
             identity,
             listen: everywhere(),
             lan_discovery: false,
+            dht_bootstrap: Vec::new(),
+            hole_punching: false,
             frame_protocols: Vec::new(),
             agent: "libp2p".to_owned(),
             blocks,

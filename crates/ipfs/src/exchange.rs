@@ -12,7 +12,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::frames::{FirstByte, ReadFrameError, WriteFrameError, read_frame, write_frame};
 
-/// Longest frame of an exchange, in bytes without the length.
+/// Longest frame of an exchange, in bytes without the length, unless it is opened or accepted as a long one.
 pub const EXCHANGE_FRAME_BYTES_MAX: usize = 2048;
 
 /// Time that closing may take before the stream is dropped as it is.
@@ -25,12 +25,18 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 pub struct Exchange {
     peer: PeerId,
     stream: Stream,
+    frame_bytes_max: usize,
     _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Exchange {
-    pub(crate) fn new(peer: PeerId, stream: Stream, place: Option<OwnedSemaphorePermit>) -> Self {
-        Self { peer, stream, _place: place }
+    pub(crate) fn new(
+        peer: PeerId,
+        stream: Stream,
+        frame_bytes_max: usize,
+        place: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self { peer, stream, frame_bytes_max, _place: place }
     }
 
     /// The peer at the other end, whose identity the connection has proven.
@@ -41,12 +47,12 @@ impl Exchange {
     /// Waits for the next frame: up to [`FRAME_FIRST_BYTE_MAX`](crate::FRAME_FIRST_BYTE_MAX) for its
     /// beginning. Not to be dropped half way.
     pub async fn read_frame(&mut self) -> Result<Bytes, ReadFrameError> {
-        read_frame(&mut self.stream, EXCHANGE_FRAME_BYTES_MAX, FirstByte::Soon, None).await
+        read_frame(&mut self.stream, self.frame_bytes_max, FirstByte::Soon, None).await
     }
 
     /// Sends one frame at once.
     pub async fn write_frame(&mut self, frame: &[u8]) -> Result<(), WriteFrameError> {
-        write_frame(&mut self.stream, frame, EXCHANGE_FRAME_BYTES_MAX).await
+        write_frame(&mut self.stream, frame, self.frame_bytes_max).await
     }
 
     /// Says that nothing more will be written and waits until the peer has closed as well, or for ten
@@ -64,12 +70,14 @@ impl Exchange {
 /// The reading half of an [`Exchange`].
 pub struct ExchangeReader {
     stream: ReadHalf<Stream>,
+    frame_bytes_max: usize,
     _place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// The writing half of an [`Exchange`].
 pub struct ExchangeWriter {
     stream: WriteHalf<Stream>,
+    frame_bytes_max: usize,
     _place: Option<Arc<OwnedSemaphorePermit>>,
 }
 
@@ -77,10 +85,11 @@ impl Exchange {
     /// Takes the two directions apart, for tasks that read and write independently.
     pub fn split(self) -> (ExchangeReader, ExchangeWriter) {
         let (reading, writing) = self.stream.split();
+        let frame_bytes_max = self.frame_bytes_max;
         let place = self._place.map(Arc::new);
         (
-            ExchangeReader { stream: reading, _place: place.clone() },
-            ExchangeWriter { stream: writing, _place: place },
+            ExchangeReader { stream: reading, frame_bytes_max, _place: place.clone() },
+            ExchangeWriter { stream: writing, frame_bytes_max, _place: place },
         )
     }
 }
@@ -88,14 +97,14 @@ impl Exchange {
 impl ExchangeReader {
     /// Waits for the next frame: see [`Exchange::read_frame`].
     pub async fn read_frame(&mut self) -> Result<Bytes, ReadFrameError> {
-        read_frame(&mut self.stream, EXCHANGE_FRAME_BYTES_MAX, FirstByte::Soon, None).await
+        read_frame(&mut self.stream, self.frame_bytes_max, FirstByte::Soon, None).await
     }
 }
 
 impl ExchangeWriter {
     /// Sends one frame at once.
     pub async fn write_frame(&mut self, frame: &[u8]) -> Result<(), WriteFrameError> {
-        write_frame(&mut self.stream, frame, EXCHANGE_FRAME_BYTES_MAX).await
+        write_frame(&mut self.stream, frame, self.frame_bytes_max).await
     }
 
     /// Says that nothing more will be written. The stream stays until the reading half is dropped too.

@@ -1,7 +1,7 @@
 //! The loop that owns the swarm: commands in, events out.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -10,9 +10,13 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, TransportError,
+    core::transport::ListenerId,
     gossipsub::{self, IdentTopic},
     identify, mdns, ping,
-    swarm::{self, ConnectionId, SwarmEvent, dial_opts::DialOpts},
+    swarm::{
+        self, ConnectionId, SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
 };
 use tokio::{
     sync::{mpsc, oneshot},
@@ -24,14 +28,18 @@ use crate::{
     behaviour::{Behaviour, BehaviourEvent},
     bitswap::{Bitswap, Version},
     config::Carrier,
+    dht::{DhtError, Queries},
     dial::DialError,
     event::{Event, Open, Outbox},
     exchange::Exchange,
     frames::{Lanes, Outbound, receive_one},
     gossip::{self, PublishMessageError},
+    ipfs::ReserveError,
     listen::listen,
     peers::{ConnectionInfo, PeerList},
+    scope::Scope,
     streams::{Inbound, OpenReply, OpenStreamError},
+    trim::{TRIM_EVERY, crowd, spares},
 };
 
 /// Commands that may wait for the host loop. It never waits for the consumer of events before it takes the
@@ -56,7 +64,12 @@ pub(crate) enum Command {
     Unsubscribe { topic: String },
     Publish { topic: String, data: Bytes, reply: oneshot::Sender<Result<(), PublishMessageError>> },
     Open { peer: PeerId, protocols: Vec<StreamProtocol>, reply: OpenReply },
-    AcceptExchanges { name: &'static str, protocol: StreamProtocol, on: bool },
+    AcceptExchanges { name: &'static str, protocol: StreamProtocol, frame_bytes_max: usize, on: bool },
+    Reserve { address: Multiaddr, reply: oneshot::Sender<Result<(), ReserveError>> },
+    DhtAnnounce { name: String, reply: oneshot::Sender<Result<(), DhtError>> },
+    DhtWithdraw { name: String },
+    DhtFind { name: String, reply: oneshot::Sender<Result<BTreeSet<PeerId>, DhtError>> },
+    Protect { peers: BTreeSet<PeerId> },
     Shutdown { done: oneshot::Sender<()> },
 }
 
@@ -88,7 +101,7 @@ impl Opener {
 #[derive(Clone)]
 enum Use {
     Frames(Carrier),
-    Exchange(&'static str),
+    Exchange(&'static str, usize),
     Bitswap(Version),
 }
 
@@ -97,7 +110,7 @@ impl Use {
     fn name(&self) -> &'static str {
         match self {
             Self::Frames(carrier) => carrier.name,
-            Self::Exchange(name) => name,
+            Self::Exchange(name, _) => name,
             Self::Bitswap(version) => version.name(),
         }
     }
@@ -124,6 +137,12 @@ pub(crate) struct Host {
     lanes: Lanes,
     dials: HashMap<ConnectionId, oneshot::Sender<Result<PeerId, DialError>>>,
     pings_missed: BTreeMap<ConnectionId, u32>,
+    /// Relays that were asked for a place and have not answered.
+    reserving: HashMap<ListenerId, oneshot::Sender<Result<(), ReserveError>>>,
+    queries: Queries,
+    /// The widest scope among the bootstrap peers of the DHT; `None` while it is off.
+    dht_reach: Option<Scope>,
+    protected: BTreeSet<PeerId>,
     /// Waiting for room in the event queue, oldest first.
     pending: VecDeque<Event>,
     /// The event that is being handed over.
@@ -137,6 +156,7 @@ impl Host {
     pub(crate) fn new<'a>(
         mut swarm: Swarm<Behaviour>,
         carriers: impl Iterator<Item = &'a Carrier>,
+        dht_reach: Option<Scope>,
         parts: Parts,
     ) -> Self {
         let frames = carriers.map(|carrier| (carrier.protocol.clone(), Use::Frames(carrier.clone())));
@@ -152,6 +172,10 @@ impl Host {
             lanes: Lanes::default(),
             dials: HashMap::new(),
             pings_missed: BTreeMap::new(),
+            reserving: HashMap::new(),
+            queries: Queries::default(),
+            dht_reach,
+            protected: BTreeSet::new(),
             pending: VecDeque::new(),
             leaving: None,
             readers: JoinSet::new(),
@@ -172,6 +196,8 @@ impl Host {
     }
 
     async fn serve(&mut self) -> Option<oneshot::Sender<()>> {
+        let mut trimming = tokio::time::interval(TRIM_EVERY);
+        trimming.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             if self.leaving.is_none() {
                 self.leaving = self.pending.pop_front();
@@ -191,6 +217,7 @@ impl Host {
                         tracing::error!(%error, "a task that reads from a peer has panicked");
                     }
                 }
+                _ = trimming.tick() => self.trim(),
                 event = self.swarm.select_next_some(), if self.pending.len() < PENDING_EVENTS_MAX => {
                     self.on_swarm_event(event);
                 }
@@ -242,9 +269,25 @@ impl Host {
             Command::Open { peer, protocols, reply } => {
                 self.swarm.behaviour_mut().streams.open(peer, protocols, reply);
             }
-            Command::AcceptExchanges { name, protocol, on } => {
+            Command::Reserve { address, reply } => self.reserve(address, reply),
+            Command::DhtAnnounce { name, reply } => {
+                let behaviour = self.swarm.behaviour_mut();
+                let dhts = [behaviour.dht.as_mut(), behaviour.dht_lan.as_mut()];
+                self.queries.announce(dhts, &name, reply);
+            }
+            Command::DhtWithdraw { name } => {
+                let behaviour = self.swarm.behaviour_mut();
+                Queries::withdraw([behaviour.dht.as_mut(), behaviour.dht_lan.as_mut()], &name);
+            }
+            Command::DhtFind { name, reply } => {
+                let behaviour = self.swarm.behaviour_mut();
+                let dhts = [behaviour.dht.as_mut(), behaviour.dht_lan.as_mut()];
+                self.queries.find(dhts, &name, reply);
+            }
+            Command::Protect { peers } => self.protected = peers,
+            Command::AcceptExchanges { name, protocol, frame_bytes_max, on } => {
                 if on {
-                    self.uses.insert(protocol.clone(), Use::Exchange(name));
+                    self.uses.insert(protocol.clone(), Use::Exchange(name, frame_bytes_max));
                 } else {
                     self.uses.remove(&protocol);
                 }
@@ -302,14 +345,21 @@ impl Host {
                     let _ = reply.send(Err(error.into()));
                 }
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                if let Some(reply) = self.reserving.remove(&listener_id) {
+                    // The caller may have stopped waiting, here and below.
+                    let _ = reply.send(Ok(()));
+                }
+                self.announce_reach(&address);
                 self.listening().push(address.clone());
                 self.pending.push_back(Event::Listening { address });
             }
             SwarmEvent::ExpiredListenAddr { address, .. } => self.listens_no_more(address),
-            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
-                if let Err(error) = reason {
-                    tracing::warn!(%error, "a listener has failed");
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                match (self.reserving.remove(&listener_id), reason) {
+                    (Some(reply), reason) => drop(reply.send(Err(ReserveError::Refused(reason.err())))),
+                    (None, Err(error)) => tracing::warn!(%error, "a listener has failed"),
+                    (None, Ok(())) => {}
                 }
                 for address in addresses {
                     self.listens_no_more(address);
@@ -340,8 +390,49 @@ impl Host {
                 self.pending
                     .extend(gone.into_iter().map(|(peer, address)| Event::LanPeerGone { peer, address }));
             }
-            BehaviourEvent::Identify(_) | BehaviourEvent::RelayClient(_) => {}
+            BehaviourEvent::Dht(event) => self.on_dht(0, event),
+            BehaviourEvent::DhtLan(event) => self.on_dht(1, event),
+            BehaviourEvent::Identify(_) | BehaviourEvent::RelayClient(_) | BehaviourEvent::Dcutr(_) => {}
             BehaviourEvent::Limits(never) => match never {},
+        }
+    }
+
+    /// Dials whom the DHT has found, while it knows where they are.
+    fn on_dht(&mut self, network: usize, event: libp2p::kad::Event) {
+        for peer in self.queries.on_event(network, event) {
+            let options = DialOpts::peer_id(peer).condition(PeerCondition::DisconnectedAndNotDialing).build();
+            if let Err(error) = self.swarm.dial(options) {
+                tracing::debug!(%error, "a peer of the DHT is not dialled");
+            }
+        }
+    }
+
+    /// Lets the DHT tell an address, if it reaches as far as the DHT does. A private one is told only where
+    /// every bootstrap peer is private too.
+    fn announce_reach(&mut self, address: &Multiaddr) {
+        if self.dht_reach.is_some_and(|reach| Scope::of(address) >= reach) {
+            self.swarm.add_external_address(address.clone());
+        }
+    }
+
+    fn reserve(&mut self, address: Multiaddr, reply: oneshot::Sender<Result<(), ReserveError>>) {
+        match self.swarm.listen_on(address) {
+            Ok(listener) => {
+                self.reserving.insert(listener, reply);
+            }
+            Err(error) => drop(reply.send(Err(ReserveError::Address(error)))),
+        }
+    }
+
+    /// Closes the connections that are too many.
+    fn trim(&mut self) {
+        let (peers, now) = (self.parts.peers.connections(), SystemTime::now());
+        for connection in spares(&peers, now) {
+            self.swarm.close_connection(connection);
+        }
+        for peer in crowd(&peers, &self.protected, now) {
+            // The error says that it is gone already.
+            let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
 
@@ -404,8 +495,8 @@ impl Host {
                     drop(place);
                 });
             }
-            Use::Exchange(name) => {
-                let exchange = Exchange::new(peer, stream, Some(place));
+            Use::Exchange(name, frame_bytes_max) => {
+                let exchange = Exchange::new(peer, stream, *frame_bytes_max, Some(place));
                 self.pending.push_back(Event::ExchangeOpened { protocol: name, peer, exchange });
             }
         }

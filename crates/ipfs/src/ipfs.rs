@@ -1,7 +1,7 @@
 //! The handle by which a program uses a host.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -29,14 +29,16 @@ use crate::{
     behaviour::Behaviour,
     bitswap::{Bitswap, WantError},
     config::{Carrier, Config, carriers},
+    dht::DhtError,
     dial::DialError,
     event::{Events, Outbox},
-    exchange::Exchange,
+    exchange::{EXCHANGE_FRAME_BYTES_MAX, Exchange},
     frames::{Outbound, SendFrameError},
     gossip::PublishMessageError,
     host::{COMMANDS_WAITING_MAX, Command, Host, Opener, Parts},
     listen::{is_in_use, listen},
     peers::{PeerInfo, PeerList},
+    scope::Scope,
     streams::OpenStreamError,
     transport::transport,
 };
@@ -93,6 +95,21 @@ pub enum ListenError {
     Stopped(#[from] Stopped),
 }
 
+/// Why a relay gave no place.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReserveError {
+    /// The address cannot be used for a relay.
+    #[error("cannot listen there: {0}")]
+    Address(#[source] TransportError<io::Error>),
+    /// The relay refused, or could not be reached. Try again later.
+    #[error("the relay gave no place: {}", .0.as_ref().map_or_else(|| "it ended the reservation".to_owned(), ToString::to_string))]
+    Refused(#[source] Option<io::Error>),
+    /// The host has been shut down.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
 /// Why exchanges cannot be accepted or refused.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -144,16 +161,15 @@ impl Ipfs {
     /// [`Event::Listening`](crate::Event::Listening), one per network interface.
     pub async fn start(config: Config) -> Result<(Self, Events), StartError> {
         let carriers = carriers(&config.frame_protocols)?;
-        let mut secret = config.identity;
+        let mut secret = config.identity.clone();
         let identity = Keypair::ed25519_from_bytes(&mut secret[..]).map_err(StartError::Identity)?;
         let peer_id = identity.public().to_peer_id();
 
         let (transport, relay_client) = transport(&identity, &BareNames::among(carriers.keys().copied()))?;
-        let behaviour = Behaviour::new(&identity, &config.agent, config.lan_discovery, relay_client)
-            .map_err(StartError::Part)?;
+        let behaviour = Behaviour::new(&identity, &config, relay_client).map_err(StartError::Part)?;
         let keep = swarm::Config::with_tokio_executor().with_idle_connection_timeout(Duration::MAX);
         let mut swarm = Swarm::new(transport, behaviour, peer_id, keep);
-        for address in config.listen {
+        for address in config.listen.clone() {
             listen(&mut swarm, address.clone()).map_err(|source| not_heard(address, source))?;
         }
 
@@ -175,7 +191,8 @@ impl Ipfs {
             outbound: outbound.clone(),
             bitswap: bitswap.clone(),
         };
-        tokio::spawn(Host::new(swarm, carriers.values(), parts).run());
+        let reach = config.dht_bootstrap.iter().map(Scope::of).max();
+        tokio::spawn(Host::new(swarm, carriers.values(), reach, parts).run());
         let inner = Inner { peer_id, carriers, peers, listening, outbound, bitswap };
         Ok((Self { commands, inner: Arc::new(inner) }, events))
     }
@@ -259,6 +276,52 @@ impl Ipfs {
         self.inner.outbound.deliver(carrier, peer, frame).await
     }
 
+    /// Reserves a place at a relay, so that others reach this host through it. Returns once the relay has agreed;
+    /// the addresses through it are among [`Self::listen_addresses`] for as long as it does.
+    pub async fn reserve(&self, relay: Multiaddr) -> Result<(), ReserveError> {
+        let (reply, outcome) = oneshot::channel();
+        let address = relay.with(Protocol::P2pCircuit);
+        self.ask(Command::Reserve { address, reply }).await?;
+        outcome.await.map_err(|_| Stopped)?
+    }
+
+    /// Announces in the DHT that this host is found under `name`, for a day at the most.
+    pub async fn dht_announce(&self, name: &str) -> Result<(), DhtError> {
+        let (reply, outcome) = oneshot::channel();
+        self.ask(Command::DhtAnnounce { name: name.to_owned(), reply }).await?;
+        outcome.await.map_err(|_| Stopped)?
+    }
+
+    /// Announces a name no longer.
+    pub async fn dht_withdraw(&self, name: &str) -> Result<(), Stopped> {
+        self.ask(Command::DhtWithdraw { name: name.to_owned() }).await
+    }
+
+    /// Looks in the DHT for who is found under `name`, and dials them: the DHT tells where they are only while
+    /// it is asked. Whether one was reached is said by [`Self::is_connected`].
+    pub async fn dht_find(&self, name: &str) -> Result<BTreeSet<PeerId>, DhtError> {
+        let (reply, outcome) = oneshot::channel();
+        self.ask(Command::DhtFind { name: name.to_owned(), reply }).await?;
+        outcome.await.map_err(|_| Stopped)?
+    }
+
+    /// Says which peers keep their connections when there are too many. Replaces what was said before.
+    pub async fn protect(&self, peers: BTreeSet<PeerId>) -> Result<(), Stopped> {
+        self.ask(Command::Protect { peers }).await
+    }
+
+    /// Opens an exchange whose frames may be longer than [`EXCHANGE_FRAME_BYTES_MAX`].
+    pub async fn open_long_exchange(
+        &self,
+        protocol: &'static str,
+        peer: PeerId,
+        frame_bytes_max: usize,
+    ) -> Result<Exchange, OpenExchangeError> {
+        let protocols = vec![slashed_name(protocol)?];
+        let (stream, _) = Opener::new(&self.commands).open(peer, protocols).await?;
+        Ok(Exchange::new(peer, stream, frame_bytes_max, None))
+    }
+
     /// Opens an exchange with a connected peer.
     pub async fn open_exchange(
         &self,
@@ -267,14 +330,29 @@ impl Ipfs {
     ) -> Result<Exchange, OpenExchangeError> {
         let protocols = vec![slashed_name(protocol)?];
         let (stream, _) = Opener::new(&self.commands).open(peer, protocols).await?;
-        Ok(Exchange::new(peer, stream, None))
+        Ok(Exchange::new(peer, stream, EXCHANGE_FRAME_BYTES_MAX, None))
+    }
+
+    /// Starts accepting exchanges whose frames may be longer than [`EXCHANGE_FRAME_BYTES_MAX`].
+    pub async fn accept_long_exchanges(
+        &self,
+        protocol: &'static str,
+        frame_bytes_max: usize,
+    ) -> Result<(), AcceptError> {
+        let inner = slashed_name(protocol)?;
+        Ok(self
+            .ask(Command::AcceptExchanges { name: protocol, protocol: inner, frame_bytes_max, on: true })
+            .await?)
     }
 
     /// Starts or stops accepting exchanges on a protocol, and tells connected peers by identify push.
     /// Exchanges arrive as [`Event::ExchangeOpened`](crate::Event::ExchangeOpened); open ones go on.
     pub async fn accept_exchanges(&self, protocol: &'static str, on: bool) -> Result<(), AcceptError> {
         let inner = slashed_name(protocol)?;
-        Ok(self.ask(Command::AcceptExchanges { name: protocol, protocol: inner, on }).await?)
+        let frame_bytes_max = EXCHANGE_FRAME_BYTES_MAX;
+        Ok(self
+            .ask(Command::AcceptExchanges { name: protocol, protocol: inner, frame_bytes_max, on })
+            .await?)
     }
 
     /// Wants a block from the first of `peers` that is connected and has it. The outcome is

@@ -50,6 +50,8 @@
 //! | tell a topic | [`Ipfs::subscribe`], [`Ipfs::publish`] | [`Event::TopicJoined`], [`Event::Message`] |
 //! | send one frame | [`Ipfs::send_frame`] | [`Event::Frame`], [`Event::FrameNotSent`] |
 //! | talk frame by frame | [`Ipfs::open_exchange`], [`Ipfs::accept_exchanges`] | [`Event::ExchangeOpened`] |
+//! | be found by a name | [`Ipfs::dht_announce`], [`Ipfs::dht_find`] | |
+//! | be reached through a relay | [`Ipfs::reserve`] | [`Event::Listening`] |
 //! | fetch blocks | [`Ipfs::want`], [`Ipfs::cancel`] | [`Event::Block`], [`Event::BlockMissing`] |
 //! | serve blocks | [`BlockSource`], [`Ipfs::offer`], [`Ipfs::look_again`] | [`Event::BlockServed`] |
 //!
@@ -60,6 +62,7 @@ mod bare_name;
 mod behaviour;
 mod bitswap;
 mod config;
+mod dht;
 mod dial;
 mod event;
 mod exchange;
@@ -70,14 +73,17 @@ mod ipfs;
 mod listen;
 mod peers;
 mod pending;
+mod scope;
 mod streams;
 mod transport;
+mod trim;
 
 pub use bare_name::ProtocolNameError;
 pub use behaviour::{CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, PENDING_INBOUND_MAX};
 pub use bitswap::{BLOCK_BYTES_MAX, WANTS_MAX, WANTS_PER_PEER_MAX, WantError};
 pub use cid::Cid;
 pub use config::{BlockSource, Config, FrameProtocol, NoBlocks};
+pub use dht::{DHT_NAMES_MAX, DHT_PROVIDERS_MAX, DHT_QUERIES_MAX, DhtError, cid_of_name};
 pub use dial::DialError;
 pub use event::{EVENT_BYTES_WAITING_MAX, EVENTS_WAITING_MAX, Event, Events};
 pub use exchange::{EXCHANGE_FRAME_BYTES_MAX, Exchange, ExchangeReader, ExchangeWriter};
@@ -86,9 +92,11 @@ pub use frames::{
     ReadFrameError, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_FRAMES_MAX, SendFrameError, WriteFrameError,
 };
 pub use gossip::{MESSAGE_BYTES_MAX, PublishMessageError, TOPICS_PER_PEER_MAX};
-pub use ipfs::{AcceptError, Ipfs, ListenError, OpenExchangeError, StartError, Stopped};
+pub use ipfs::{AcceptError, Ipfs, ListenError, OpenExchangeError, ReserveError, StartError, Stopped};
 pub use libp2p::{Multiaddr, PeerId, multiaddr};
 pub use peers::{ConnectionInfo, PeerInfo};
 pub use pending::PENDING_INBOUND_PER_ADDRESS_MAX;
+pub use scope::Scope;
 pub use streams::OpenStreamError;
 pub use transport::HANDSHAKE_MAX;
+pub use trim::{CONNECTED_HIGH, CONNECTED_LOW, GRACE, SPARE_GRACE};

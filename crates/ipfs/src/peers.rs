@@ -84,6 +84,11 @@ impl PeerList {
         self.lock().contains_key(peer)
     }
 
+    /// Every connection, by peer, oldest first.
+    pub(crate) fn connections(&self) -> BTreeMap<PeerId, Vec<(ConnectionId, ConnectionInfo)>> {
+        self.lock().iter().map(|(peer, entry)| (*peer, entry.connections.clone())).collect()
+    }
+
     pub(crate) fn snapshot(&self) -> Vec<PeerInfo> {
         let info = |(peer, entry): (&PeerId, &Entry)| PeerInfo {
             peer: *peer,

@@ -20,6 +20,19 @@ pub struct NodeConfig {
     pub lan: bool,
     /// Whether replication servers are called without TLS: for tests, on this machine alone.
     pub replication_in_clear: bool,
+    /// Rendezvous servers on which names are announced and looked up, each with its peer id.
+    pub rendezvous: Vec<Multiaddr>,
+    /// Whether groups are announced on these servers, and looked for there. Their topics never change, so a
+    /// server can follow who is in a group (`spec/security.md` D7); without it, members have to be connected
+    /// some other way.
+    pub announce_groups: bool,
+    /// Relays through which others reach this node, each with its peer id.
+    pub relays: Vec<Multiaddr>,
+    /// Peers through which the Kademlia DHT is entered, each with its peer id. Only names of contact requests
+    /// are announced there.
+    pub dht_bootstrap: Vec<Multiaddr>,
+    /// Whether this node is a rendezvous server for others.
+    pub rendezvous_server: bool,
 }
 
 impl NodeConfig {
@@ -33,6 +46,11 @@ impl NodeConfig {
             connect: Vec::new(),
             lan: false,
             replication_in_clear: false,
+            rendezvous: Vec::new(),
+            announce_groups: true,
+            relays: Vec::new(),
+            dht_bootstrap: Vec::new(),
+            rendezvous_server: false,
         }
     }
 }

@@ -53,6 +53,7 @@ pub(crate) enum NetworkInput {
     Checked(Box<Checked>),
     BlockMissing { entry: EntryId },
     BlockServed { peer: PeerId, entry: EntryId },
+    Found { peer: PeerId, names: Vec<String> },
     ExchangeIncoming { exchange: Box<dunlin_ipfs::Exchange> },
     ExchangeOpened { id: ExchangeId },
     ExchangeFrame { id: ExchangeId, frame: bytes::Bytes },
@@ -138,6 +139,8 @@ pub(crate) struct Core<A: App> {
     presence: Presence,
     /// Groups at which a step failed, and when.
     suspects: BTreeMap<GroupId, Instant>,
+    /// Others speak for devices than when the network was told.
+    speakers_changed: bool,
     /// Steps that failed since one was stored, and until when the network is left alone for that: otherwise
     /// it would bring about at once what failed.
     failures: u32,
@@ -192,6 +195,7 @@ impl<A: App + Send + 'static> Core<A> {
             failures: 0,
             quiet_until: None,
             set_aside: BTreeSet::new(),
+            speakers_changed: false,
             performer,
             serving,
             events,
@@ -336,6 +340,7 @@ impl<A: App + Send + 'static> Core<A> {
     /// Lets the host serve those who have shown a group since the last step.
     fn update_serving(&mut self) {
         for peer in self.serving.update(&mut self.engine) {
+            self.speakers_changed = true;
             self.performer.look_again(&peer);
         }
     }
@@ -347,6 +352,15 @@ impl<A: App + Send + 'static> Core<A> {
     }
 
     async fn perform_actions(&mut self) {
+        match self.engine.search_if_changed(&*self.store) {
+            Ok(Some(search)) => self.performer.search(search).await,
+            Ok(None) => {}
+            // It is told after a later step.
+            Err(error) => tracing::debug!(%error, "who is to be found cannot be read"),
+        }
+        if std::mem::take(&mut self.speakers_changed) {
+            self.performer.keep(self.engine.speakers()).await;
+        }
         while let Some(action) = self.engine.poll_action() {
             if let Action::Fetch { entry, .. } = &action
                 && let Some(checker) = self.engine.checker_of(entry)
@@ -411,6 +425,7 @@ impl<A: App + Send + 'static> Core<A> {
             NetworkInput::Checked(checked) => engine.handle_checked_block(ctx, *checked),
             NetworkInput::BlockMissing { entry } => engine.handle_block_missing(ctx, &entry),
             NetworkInput::BlockServed { peer, entry } => engine.handle_block_served(ctx, &peer, &entry),
+            NetworkInput::Found { peer, names } => engine.handle_found(ctx, &peer, &names),
             NetworkInput::ExchangeIncoming { exchange } => {
                 let origin = self.performer.origin_of(&exchange.peer());
                 let peer = crate::perform::base_peer(&exchange.peer());

@@ -60,6 +60,7 @@ enum Order {
     Connect { address: Multiaddr, reply: Reply },
     Forget { peer: PeerId, reply: oneshot::Sender<bool> },
     Ask { peer: PeerId, reply: oneshot::Sender<bool> },
+    Count { reply: oneshot::Sender<(usize, usize)> },
 }
 
 /// Gives orders to the task that keeps connections.
@@ -91,6 +92,15 @@ impl Finder {
         let order = Order::Connect { address, reply };
         self.orders.send(order).await.map_err(|_| ConnectError::Stopped)?;
         answer.await.unwrap_or(Err(ConnectError::Stopped))
+    }
+
+    /// How many addresses the user named, and how many peers were found on the local network.
+    pub async fn counts(&self) -> (usize, usize) {
+        let (reply, answer) = oneshot::channel();
+        if self.orders.send(Order::Count { reply }).await.is_err() {
+            return (0, 0);
+        }
+        answer.await.unwrap_or_default()
     }
 
     /// Stops to dial a peer; whether it was dialled.
@@ -157,6 +167,11 @@ impl Search {
                         None => self.targets.wait(address, reply),
                     },
                 }
+            }
+            Order::Count { reply } => {
+                let named = self.targets.all.keys().filter(|key| matches!(key, Key::Named(_))).count();
+                // The caller may have stopped waiting.
+                let _ = reply.send((named, self.targets.all.len() - named));
             }
             Order::Forget { peer, reply } => drop(reply.send(self.targets.forget(peer))),
             Order::Ask { peer, reply } => drop(reply.send(self.targets.of(peer).next().is_some())),

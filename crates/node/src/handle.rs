@@ -15,11 +15,12 @@ use zeroize::Zeroizing;
 use crate::ahead::Ahead;
 use crate::config::NodeConfig;
 use crate::core::{Call, Core, CoreError, INPUTS_WAITING_MAX, Input, MakeApp, WATCH_BACKLOG_MAX};
+use crate::discovery::{Discovery, Server, Setup, SourceKind, SourceReport};
 use crate::finder::Finder;
 use crate::perform::{
     DIRECT_CHANNEL, DIRECT_CHANNEL_BYTES_MAX, LOCAL_RECORDS, LOCAL_RECORDS_BYTES_MAX, Performer,
 };
-use crate::pump::{input_sender, own_host, pump};
+use crate::pump::{input_sender, on_found, own_host, pump};
 use crate::serving::Serving;
 use crate::tables;
 use crate::traffic::Traffic;
@@ -37,6 +38,9 @@ pub enum StartError {
     /// The network host could not start: most often an address is in use.
     #[error("the network cannot be used: {0}")]
     Network(#[from] dunlin_ipfs::StartError),
+    /// The rendezvous server could not be switched on.
+    #[error("no rendezvous server can be started: {0}")]
+    Rendezvous(#[from] dunlin_ipfs::AcceptError),
     /// The core could not be given a thread of its own.
     #[error("no thread can be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -61,10 +65,12 @@ pub enum CallError<E> {
 pub struct NodeHandle<A: App = NoApp> {
     ipfs: Ipfs,
     finder: Finder,
+    discovery: Discovery,
     profile: Profile,
     lan: bool,
     replication_in_clear: bool,
     traffic: Arc<Traffic>,
+    relays: bool,
     inputs: mpsc::Sender<Input<A>>,
     events: broadcast::Sender<Arc<Event>>,
     notices: broadcast::Sender<A::Notice>,
@@ -76,10 +82,12 @@ impl<A: App> Clone for NodeHandle<A> {
         Self {
             ipfs: self.ipfs.clone(),
             finder: self.finder.clone(),
+            discovery: self.discovery.clone(),
             profile: self.profile,
             lan: self.lan,
             replication_in_clear: self.replication_in_clear,
             traffic: self.traffic.clone(),
+            relays: self.relays,
             inputs: self.inputs.clone(),
             events: self.events.clone(),
             notices: self.notices.clone(),
@@ -112,12 +120,21 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         let mut network = Config::new(seed, serving.clone());
         network.listen = std::mem::take(&mut config.listen);
         network.lan_discovery = config.lan;
+        network.dht_bootstrap.clone_from(&config.dht_bootstrap);
+        // Whoever is found somewhere may be behind a relay.
+        let looks = [&config.rendezvous, &config.relays, &config.dht_bootstrap];
+        network.hole_punching = looks.iter().any(|places| !places.is_empty());
         network.frame_protocols = vec![
             FrameProtocol { name: DIRECT_CHANNEL, frame_bytes_max: DIRECT_CHANNEL_BYTES_MAX },
             FrameProtocol { name: LOCAL_RECORDS, frame_bytes_max: LOCAL_RECORDS_BYTES_MAX },
         ];
         let (ipfs, host_events) = Ipfs::start(network).await?;
-        let started = Self::start_on(ipfs.clone(), host_events, config, serving, Box::new(make_app));
+        let rendezvous = match config.rendezvous_server {
+            true => Some(Server::start(&ipfs).await?),
+            false => None,
+        };
+        let started =
+            Self::start_on(ipfs.clone(), host_events, config, serving, rendezvous, Box::new(make_app));
         if started.is_err() {
             ipfs.shutdown().await;
         }
@@ -130,6 +147,7 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         host_events: dunlin_ipfs::Events,
         config: NodeConfig,
         serving: Arc<Serving>,
+        rendezvous: Option<Arc<Server>>,
         make_app: MakeApp<A>,
     ) -> Result<Self, StartError> {
         let (inputs, waiting) = mpsc::channel(INPUTS_WAITING_MAX);
@@ -137,8 +155,18 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         let (notices, _) = broadcast::channel(WATCH_BACKLOG_MAX);
         let sender = input_sender(inputs.clone());
         let ahead = Arc::new(Ahead::default());
+        let setup = Setup {
+            rotation: config.profile.rotation(),
+            rendezvous: config.rendezvous.clone(),
+            announce_groups: config.announce_groups,
+            dht: !config.dht_bootstrap.is_empty(),
+            relays: config.relays.clone(),
+        };
+        let relays = !config.relays.is_empty();
+        let discovery = Discovery::start(ipfs.clone(), setup, on_found(sender.clone()));
         let traffic = Arc::new(Traffic::default());
-        let performer = Performer::new(ipfs.clone(), sender.clone(), ahead.clone(), traffic.clone());
+        let performer =
+            Performer::new(ipfs.clone(), sender.clone(), ahead.clone(), traffic.clone(), discovery.clone());
         let Some(host) = own_host(&ipfs.peer_id()) else {
             return Err(StartError::Thread(std::io::Error::other("the peer id is of an unknown kind")));
         };
@@ -153,17 +181,21 @@ impl<A: App + Send + 'static> NodeHandle<A> {
             notices.clone(),
         )?;
         run_core(core, waiting)?;
-        let (finder, sightings) = Finder::start(ipfs.clone(), config.connect);
-        tokio::spawn(pump(host_events, sender, ahead, traffic.clone(), sightings));
+        let places = [config.connect, config.rendezvous, config.relays, config.dht_bootstrap];
+        let (finder, sightings) = Finder::start(ipfs.clone(), places.concat());
+        let discovered = discovery.clone();
+        tokio::spawn(pump(host_events, sender, ahead, traffic.clone(), sightings, discovered, rendezvous));
         let (profile, lan, started) = (config.profile, config.lan, std::time::Instant::now());
         let replication_in_clear = config.replication_in_clear;
         Ok(Self {
             ipfs,
             finder,
+            discovery,
             profile,
             lan,
             replication_in_clear,
             traffic,
+            relays,
             inputs,
             events,
             notices,
@@ -264,6 +296,32 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         &self.traffic
     }
 
+    /// Whether it can be reached through relays.
+    pub fn uses_relays(&self) -> bool {
+        self.relays
+    }
+
+    /// What each place where this node looks for others has come to. What is switched off is not among them.
+    pub async fn sources(&self) -> Vec<SourceReport> {
+        let (named, lan) = self.finder.counts().await;
+        let mut reports =
+            vec![SourceReport { found: named, ..SourceReport::new(SourceKind::Static, String::new()) }];
+        if self.lan {
+            reports.push(SourceReport { found: lan, ..SourceReport::new(SourceKind::Lan, String::new()) });
+        }
+        let told =
+            self.view(|_, engine, _| Ok::<_, std::convert::Infallible>(engine.peers_with_records())).await;
+        let local = SourceReport::new(SourceKind::LocalRecords, String::new());
+        reports.push(SourceReport { found: told.unwrap_or_default(), ..local });
+        reports.extend(self.discovery.report().await);
+        reports
+    }
+
+    /// The task that finds people.
+    pub(crate) fn discovery(&self) -> &Discovery {
+        &self.discovery
+    }
+
     /// The task that keeps connections.
     pub(crate) fn finder(&self) -> &Finder {
         &self.finder
@@ -277,8 +335,9 @@ impl<A: App + Send + 'static> NodeHandle<A> {
     /// The addresses at which the node is reached, with its peer id.
     pub fn addresses(&self) -> Vec<Multiaddr> {
         let peer = self.ipfs.peer_id();
-        let own = dunlin_ipfs::multiaddr::Protocol::P2p(peer);
-        self.ipfs.listen_addresses().into_iter().map(|address| address.with(own.clone())).collect()
+        // One through a relay has it already.
+        let named = |address: Multiaddr| address.clone().with_p2p(peer).unwrap_or(address);
+        self.ipfs.listen_addresses().into_iter().map(named).collect()
     }
 
     /// Stops the node: what came before is committed, peers are told, connections are closed.

@@ -25,6 +25,7 @@
 mod ahead;
 mod config;
 mod core;
+mod discovery;
 mod finder;
 mod handle;
 mod import;
@@ -40,6 +41,7 @@ pub use core::CoreError;
 pub use dunlin_base::kv::MemoryStore;
 pub use dunlin_wesh::engine::Event;
 pub use dunlin_wesh::group::Group;
+pub use discovery::{SourceKind, SourceReport};
 pub use handle::{CallError, NodeHandle, StartError};
 pub use import::{ImportError, import_archive};
 pub use services::{OriginError, Origins, routes, routes_beside, serve, status_of, stubs as rpc};

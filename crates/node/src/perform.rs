@@ -9,11 +9,12 @@ use dunlin_base::{EntryId, PeerId};
 use dunlin_ipfs::multiaddr::Protocol;
 use dunlin_ipfs::{Exchange, Ipfs, Multiaddr};
 use dunlin_log::Checker;
-use dunlin_wesh::engine::{Action, ExchangeId, Origin};
+use dunlin_wesh::engine::{Action, ExchangeId, Origin, Search};
 use tokio::sync::mpsc;
 
 use crate::ahead::Ahead;
 use crate::core::NetworkInput;
+use crate::discovery::{Discovery, Note};
 use crate::traffic::Traffic;
 
 /// The direct channel for heads payloads (`spec/wesh-protocol.md` §3.9).
@@ -38,6 +39,7 @@ pub(crate) struct Performer {
     inputs: InputSender,
     ahead: Arc<Ahead>,
     traffic: Arc<Traffic>,
+    discovery: Discovery,
     exchanges: BTreeMap<ExchangeId, mpsc::Sender<Outgoing>>,
 }
 
@@ -51,8 +53,14 @@ enum Outgoing {
 }
 
 impl Performer {
-    pub fn new(ipfs: Ipfs, inputs: InputSender, ahead: Arc<Ahead>, traffic: Arc<Traffic>) -> Self {
-        Self { ipfs, inputs, ahead, traffic, exchanges: BTreeMap::new() }
+    pub fn new(
+        ipfs: Ipfs,
+        inputs: InputSender,
+        ahead: Arc<Ahead>,
+        traffic: Arc<Traffic>,
+        discovery: Discovery,
+    ) -> Self {
+        Self { ipfs, inputs, ahead, traffic, discovery, exchanges: BTreeMap::new() }
     }
 
     /// Lets `checker` judge the block of `entry` when it comes.
@@ -62,8 +70,14 @@ impl Performer {
 
     pub async fn perform(&mut self, action: Action) {
         match action {
-            Action::Subscribe { topic } => report(self.ipfs.subscribe(topic).await),
-            Action::Unsubscribe { topic } => report(self.ipfs.unsubscribe(topic).await),
+            Action::Subscribe { topic } => {
+                report(self.ipfs.subscribe(topic.clone()).await);
+                self.discovery.tell(Note::Group { topic, on: true }).await;
+            }
+            Action::Unsubscribe { topic } => {
+                report(self.ipfs.unsubscribe(topic.clone()).await);
+                self.discovery.tell(Note::Group { topic, on: false }).await;
+            }
             Action::Publish { topic, data } => report(self.ipfs.publish(topic, Bytes::from(data)).await),
             Action::SendHeads { id, peer, data } => self.send_heads(id, &peer, data),
             Action::SendRecords { peer, data } => {
@@ -90,6 +104,17 @@ impl Performer {
                 self.exchanges.remove(&id);
             }
         }
+    }
+
+    /// Lets others find this account, and looks for those it asked.
+    pub async fn search(&self, search: Search) {
+        self.discovery.tell(Note::Search(search)).await;
+    }
+
+    /// Keeps the connections with those who speak for a known device.
+    pub async fn keep(&self, speakers: Vec<PeerId>) {
+        let speakers = speakers.iter().filter_map(ipfs_peer).collect();
+        self.discovery.tell(Note::Speakers(speakers)).await;
     }
 
     /// Lets the engine speak on a stream that a peer opened.

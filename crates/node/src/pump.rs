@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use crate::ahead::Ahead;
 use crate::core::NetworkInput;
+use crate::discovery::{Discovery, Note, OnFound, RENDEZVOUS, Server, serve};
 use crate::finder::Sighting;
 use crate::perform::{CONTACT_REQUESTS, DIRECT_CHANNEL, InputSender, LOCAL_RECORDS, base_peer};
 use crate::traffic::Traffic;
@@ -20,6 +21,8 @@ pub(crate) async fn pump(
     ahead: Arc<Ahead>,
     traffic: Arc<Traffic>,
     sightings: mpsc::Sender<Sighting>,
+    discovery: Discovery,
+    rendezvous: Option<Arc<Server>>,
 ) {
     while let Some(event) = events.next().await {
         traffic.note(&event);
@@ -27,8 +30,20 @@ pub(crate) async fn pump(
             // The search ends only with the node.
             let _ = sightings.send(sighting).await;
         }
-        if let Some(input) = translate(event, &ahead) {
-            inputs(input).await;
+        let note = note(&event);
+        match (event, &rendezvous) {
+            (Event::ExchangeOpened { protocol: RENDEZVOUS, exchange, .. }, Some(server)) => {
+                tokio::spawn(serve(server.clone(), exchange));
+            }
+            (event, _) => {
+                if let Some(input) = translate(event, &ahead) {
+                    inputs(input).await;
+                }
+            }
+        }
+        // After the engine: what is found of a peer is of use once it knows the peer.
+        if let Some(note) = note {
+            discovery.tell(note).await;
         }
     }
 }
@@ -54,7 +69,7 @@ fn translate(event: Event, ahead: &Ahead) -> Option<NetworkInput> {
         Event::Frame { protocol: LOCAL_RECORDS, peer, bytes } => {
             NetworkInput::Records { peer: base_peer(&peer)?, data: bytes }
         }
-        Event::ExchangeOpened { exchange, .. } => {
+        Event::ExchangeOpened { protocol: CONTACT_REQUESTS, exchange, .. } => {
             NetworkInput::ExchangeIncoming { exchange: Box::new(exchange) }
         }
         Event::Block { cid, bytes, .. } => ahead.judge(EntryId::from_cid(&cid)?, bytes),
@@ -69,6 +84,15 @@ fn translate(event: Event, ahead: &Ahead) -> Option<NetworkInput> {
         _ => return None,
     };
     Some(input)
+}
+
+fn note(event: &Event) -> Option<Note> {
+    match event {
+        Event::PeerConnected { peer, .. } => Some(Note::Connected(*peer)),
+        Event::PeerDisconnected { peer } => Some(Note::Disconnected(*peer)),
+        Event::Listening { .. } | Event::ListenerClosed { .. } => Some(Note::Moved),
+        _ => None,
+    }
 }
 
 fn sighting(event: &Event) -> Option<Sighting> {
@@ -102,6 +126,18 @@ pub(crate) fn input_sender<A: Send + 'static>(core: mpsc::Sender<crate::core::In
         Box::pin(async move {
             // A core that is gone needs no input.
             let _ = core.send(crate::core::Input::Network(input)).await;
+        })
+    })
+}
+
+/// Puts before the core what is said of a connected peer.
+pub(crate) fn on_found(inputs: InputSender) -> OnFound {
+    Box::new(move |peer, names| {
+        let inputs = inputs.clone();
+        Box::pin(async move {
+            if let Some(peer) = base_peer(&peer) {
+                inputs(NetworkInput::Found { peer, names }).await;
+            }
         })
     })
 }

@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use dunlin_ipfs::{ConnectionInfo, Multiaddr, PeerId, PeerInfo};
 use dunlin_proto::dunlin::node::v1::{
     ConnectRequest, Connection, Direction, DisconnectReply, DisconnectRequest, InfoReply, InfoRequest, Peer,
-    PeersReply, PeersRequest, StatisticsReply, StatisticsRequest, WaitingReply, WaitingRequest,
+    PeersReply, PeersRequest, Source, SourcesReply, SourcesRequest, StatisticsReply, StatisticsRequest,
+    WaitingReply, WaitingRequest,
 };
 use dunlin_wesh::engine::{App, CommandError};
 use tonic::{Code, Request, Response, Status};
@@ -13,7 +14,7 @@ use tonic::{Code, Request, Response, Status};
 use super::stubs::node::node_service_server::NodeService;
 use super::waiting;
 use crate::finder::{ConnectError, Finder};
-use crate::{CallError, NodeHandle};
+use crate::{CallError, NodeHandle, SourceReport};
 
 /// The service on a node.
 pub(super) struct Network<A: App> {
@@ -59,6 +60,11 @@ impl<A: App + Send + 'static> NodeService for Network<A> {
         let known = self.known().await?;
         let peers = self.node.network().peers().iter().map(|info| peer(info, &known)).collect();
         Ok(Response::new(PeersReply { peers }))
+    }
+
+    async fn sources(&self, _: Request<SourcesRequest>) -> Result<Response<SourcesReply>, Status> {
+        let sources = self.node.sources().await.into_iter().map(source).collect();
+        Ok(Response::new(SourcesReply { sources }))
     }
 
     async fn connect(&self, request: Request<ConnectRequest>) -> Result<Response<Peer>, Status> {
@@ -144,6 +150,21 @@ fn peer(info: &PeerInfo, known: &[dunlin_base::PeerId]) -> Peer {
         connections: info.connections.iter().map(connection).collect(),
         latency_us: latency,
         known: id.is_some_and(|id| known.contains(&id)),
+    }
+}
+
+fn source(report: SourceReport) -> Source {
+    let millis = |time: dunlin_base::Time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let (error, error_ms) = report.error.map(|(error, at)| (error, millis(at))).unwrap_or_default();
+    Source {
+        kind: report.kind.name().to_owned(),
+        place: report.place,
+        announced: count(report.announced),
+        found: count(report.found),
+        found_ms: report.found_at.map(millis).unwrap_or_default(),
+        error,
+        error_ms,
     }
 }
 

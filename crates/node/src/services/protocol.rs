@@ -3,6 +3,8 @@
 //! Nothing is decided here. A call checks the form of what it was given, runs one command or look inside the node's
 //! transaction, and answers with the messages and codes of the existing service; what takes more lies in a module beside.
 
+use std::time::Duration;
+
 use dunlin_base::{AccountId, EntryId, GroupId};
 use dunlin_proto::protocol as api;
 use dunlin_wesh::contact::Contact;
@@ -22,6 +24,9 @@ use super::{debug, out_of_store, presence, replication};
 use crate::core::now;
 use crate::{CallError, NodeHandle};
 use dunlin_wesh::errors::{Code, Coded};
+
+/// How long a contact is looked for when the caller does not say.
+const REFRESH_DEFAULT: Duration = Duration::from_secs(10);
 
 /// The service on a node.
 pub(super) struct Protocol<A: App> {
@@ -78,10 +83,6 @@ fn empty<T: Default>() -> Answer<T> {
     Ok(Response::new(T::default()))
 }
 
-fn not_yet<T>(call: &str) -> Result<T, Status> {
-    Err(Status::unimplemented(format!("{call} is not available in this version")))
-}
-
 /// Turns a finished list into a stream.
 fn stream<T: Send + 'static>(items: Vec<T>) -> Replies<T> {
     Box::pin(futures::stream::iter(items.into_iter().map(Ok)))
@@ -120,7 +121,7 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
             ble_enabled: api::service_get_configuration::SettingState::Unavailable.into(),
             wifi_p2p_enabled: api::service_get_configuration::SettingState::Unavailable.into(),
             mdns_enabled: state(self.node.is_on_lan()).into(),
-            relay_enabled: state(false).into(),
+            relay_enabled: state(self.node.uses_relays()).into(),
         }))
     }
 
@@ -569,8 +570,26 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
 
     async fn refresh_contact_request(
         &self,
-        _: Request<api::refresh_contact_request::Request>,
+        request: Request<api::refresh_contact_request::Request>,
     ) -> Answer<api::refresh_contact_request::Reply> {
-        not_yet("RefreshContactRequest")
+        let request = request.into_inner();
+        let contact = account_id(&request.contact_pk)?;
+        let timeout = u64::try_from(request.timeout)
+            .map_err(|_| invalid("timeout: seconds cannot be less than none"))?;
+        let timeout = match timeout {
+            0 => REFRESH_DEFAULT,
+            seconds => Duration::from_secs(seconds),
+        };
+        let found = self.node.discovery().refresh(contact, timeout).await;
+        // As the existing service, without a code.
+        let found = found.map_err(|error| Status::unknown(error.to_string()))?;
+        let peer = |(peer, addresses): (dunlin_ipfs::PeerId, Vec<dunlin_ipfs::Multiaddr>)| {
+            api::refresh_contact_request::Peer {
+                id: peer.to_string(),
+                addrs: addresses.iter().map(ToString::to_string).collect(),
+            }
+        };
+        let peers_found = found.into_iter().map(peer).collect();
+        Ok(Response::new(api::refresh_contact_request::Reply { peers_found }))
     }
 }

@@ -18,6 +18,7 @@ mod commands;
 mod contacts;
 mod credentials;
 mod delivery;
+mod discovery;
 mod event;
 mod export;
 mod fetches;
@@ -44,6 +45,7 @@ pub use app::{App, NoApp};
 pub use commands::{CommandError, PAYLOAD_BYTES_MAX};
 pub use credentials::CredentialError;
 pub use delivery::Delivery;
+pub use discovery::{Findable, Search};
 pub use dunlin_log::Position;
 pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
 pub use export::Export;
@@ -97,6 +99,8 @@ pub struct Engine {
     quota: Quota,
     /// What an issuer is asked to confirm. Forgotten when the engine is dropped.
     verification: Option<Verification>,
+    /// Who is to be found changed since the shell was told.
+    search_changed: bool,
     records_due: Option<Time>,
     /// When message keys are to be erased; never later than the first is due.
     keys_due: Option<Time>,
@@ -151,6 +155,7 @@ impl Engine {
             requests_enabled: false,
             quota: Quota::default(),
             verification: None,
+            search_changed: true,
             records_due: None,
             keys_due: message::erasure_due(ctx.tx)?,
             // Whoever watches may still have what an engine before this one told.

@@ -28,7 +28,7 @@ const RECORD_REFRESH: Span = Span::from_secs(5760);
 /// Records of one message that are looked at (`spec/security.md` N7).
 const RECORDS_PER_MESSAGE_MAX: usize = 64;
 /// Names of one peer that are remembered.
-const RECORDS_PER_PEER_MAX: usize = 256;
+pub(super) const RECORDS_PER_PEER_MAX: usize = 256;
 /// Names that are remembered in all; those of the peer that has most leave first (`spec/security.md` N7).
 const RECORDS_MAX: usize = 4096;
 /// First pause after a failed attempt to reach somebody.
@@ -54,6 +54,11 @@ impl Lookup {
     /// When an attempt is due: only while there is somebody to try.
     pub fn due(&self) -> Option<Time> {
         (self.exchange.is_none() && !self.idle).then_some(self.not_before)
+    }
+
+    /// The seed of whom is looked for.
+    pub fn seed(&self) -> Option<[u8; 32]> {
+        self.contact.seed
     }
 
     /// Makes what is due later due now.
@@ -308,7 +313,9 @@ impl Engine {
         if state == ContactState::ToRequest {
             return self.start_lookup(ctx, account);
         }
-        if let Some(lookup) = self.lookups.remove(account)
+        let lookup = self.lookups.remove(account);
+        self.search_changed |= lookup.is_some();
+        if let Some(lookup) = lookup
             && let Some(id) = lookup.exchange
             && self.exchanges.get(&id).is_some_and(|open| matches!(open.side, Side::Opening { .. }))
         {
@@ -321,6 +328,7 @@ impl Engine {
     /// Starts or stops to accept requests and to announce the own contact name.
     pub(super) fn follow_requests(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         let enabled = self.requests_are_enabled(ctx.tx)?;
+        self.search_changed = true;
         if enabled != self.requests_enabled {
             self.requests_enabled = enabled;
             self.actions.push_back(Action::AcceptExchanges(enabled));
@@ -381,7 +389,10 @@ impl Engine {
             let named = |peer: &Peer| {
                 names.iter().any(|name| peer.records.get(name).is_some_and(|until| *until > ctx.now))
             };
-            let announced = self.peers.iter().find(|(_, peer)| named(peer)).map(|(id, _)| id.clone());
+            // Anybody can claim a name: the one that failed longest ago comes first, so that each has its turn.
+            let failed = |peer: &Peer| peer.not_blindly_before.get(account).copied().unwrap_or_default();
+            let announced = self.peers.iter().filter(|(_, peer)| named(peer));
+            let announced = announced.min_by_key(|(_, peer)| failed(peer)).map(|(id, _)| id.clone());
             let chosen = announced.or_else(|| {
                 let may_be = |peer: &Peer| peer.may_be(account).is_some_and(|from| from <= ctx.now);
                 let (id, peer) = self.peers.iter_mut().find(|(_, peer)| may_be(peer))?;
@@ -434,6 +445,7 @@ impl Engine {
             idle: false,
         };
         self.lookups.insert(*account, lookup);
+        self.search_changed = true;
         self.retry_lookups(ctx);
         Ok(())
     }
