@@ -10,6 +10,7 @@
 //! PLACES         entry (32)  →  group (32)  height (8), or the entry (32) under whose name it goes on
 //! RECEIPTS       group (32)  entry (32)  member (32)
 //! CLOSED, KEPT   group (32)  entry (32)
+//! OWED           group (32)  entry (32)  →  when it is due (8, big-endian), or nothing: another device gave it
 //! NAMES          group (32)  device (32)
 //! ```
 //!

@@ -138,7 +138,8 @@ pub enum MessageContent {
 pub struct Delivery {
     /// When a device first had it.
     pub handed: Option<Time>,
-    /// Whose device that was.
+    /// Whose device that was. The own account, when another device of it wrote the message: whom that one
+    /// handed it to is known there.
     pub handed_to: Option<MemberId>,
     /// Who confirmed it, first to last.
     pub receipts: Vec<Receipt>,

@@ -42,6 +42,7 @@ impl Engine {
         self.at_work = Some(*group);
         let batch = active.store_mut(kind).log.join_ready(ctx.tx, JOIN_BATCH)?;
         let more = batch.more;
+        self.note_learned(ctx, group, kind, &batch)?;
         if more {
             self.backlog.insert((*group, kind));
         }

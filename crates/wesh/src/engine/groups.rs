@@ -41,6 +41,10 @@ pub(super) struct GroupStore {
     pub writer: Writer,
     pub address: StoreAddress,
     pub announcement: Announcement,
+    /// A peer gave us heads that we did not have, past the topic, so that the others may not know of them.
+    pub learned: bool,
+    /// When the topic is told what was learned so.
+    pub relay_due: Option<Time>,
     /// The heads to which `confirmed` and `told` of the subscribers refer.
     pub told_heads: Vec<EntryId>,
     /// Until when nobody's heads make us ask again for what could not be had.
@@ -87,7 +91,8 @@ impl ActiveGroup {
     }
 
     pub fn announcement_due(&self) -> Option<Time> {
-        [&self.metadata, &self.messages].into_iter().filter_map(|store| store.announcement.due).min()
+        let stores = [&self.metadata, &self.messages].into_iter();
+        stores.flat_map(|store| store.announcement.due.into_iter().chain(store.relay_due)).min()
     }
 
     pub fn own_member(&self) -> MemberId {
@@ -241,6 +246,20 @@ impl Engine {
         }
     }
 
+    /// The devices of this account in its own group, this one included once it is announced.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn account_devices(&self, read: &dyn Read) -> Result<Vec<DeviceId>, ReadError> {
+        let active = self.active(&self.account_group())?;
+        active.index.devices_of(read, &active.own_member())
+    }
+
+    /// Whether messages of a group are about to join: what answers them may be among the next ones.
+    pub fn is_joining(&self, group: &GroupId) -> bool {
+        self.backlog.contains(&(*group, StoreKind::Messages))
+    }
+
     /// Devices of an active group for which a connected host speaks.
     pub fn online_devices(&self, group: &GroupId) -> Vec<DeviceId> {
         let Some(active) = self.groups.get(group) else { return Vec::new() };
@@ -367,6 +386,8 @@ impl Engine {
                 writer: Writer::new(group.signing_key().clone()),
                 address,
                 announcement: Announcement::default(),
+                learned: false,
+                relay_due: None,
                 told_heads: Vec::new(),
                 no_hurry_until: Time::default(),
                 subscribers: BTreeMap::new(),

@@ -164,6 +164,7 @@ impl Engine {
         self.heed_clock(ctx.now);
         self.join_backlog(ctx)?;
         self.ask_for_blocks(ctx.now);
+        self.relay_heads(ctx)?;
         self.repeat_announcements(ctx)?;
         self.expire_exchanges(ctx)?;
         self.retry_lookups(ctx);
@@ -270,6 +271,7 @@ impl Engine {
             }
             for store in [&mut active.metadata, &mut active.messages] {
                 store.no_hurry_until = store.no_hurry_until.min(now);
+                store.relay_due = store.relay_due.map(|due| due.min(now));
                 for subscriber in store.subscribers.values_mut() {
                     subscriber.quiet_until = subscriber.quiet_until.min(now);
                 }
