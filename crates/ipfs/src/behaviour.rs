@@ -8,6 +8,7 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
+use crate::unlisted::Unaware;
 use crate::{gossip, streams};
 
 /// Connections one peer may have with us. Several are normal: TCP, QUIC and a relayed one while a direct one
@@ -25,7 +26,7 @@ pub const PENDING_INBOUND_MAX: u32 = 64;
 #[behaviour(prelude = "libp2p::swarm::derive_prelude")]
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
-    identify: identify::Behaviour,
+    identify: Unaware<identify::Behaviour>,
     ping: ping::Behaviour,
     relay_client: relay::client::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
@@ -55,7 +56,7 @@ impl Behaviour {
             .transpose()?;
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
-            identify: identify::Behaviour::new(identify),
+            identify: Unaware(identify::Behaviour::new(identify)),
             ping: ping::Behaviour::default(),
             relay_client,
             mdns: mdns.into(),

@@ -71,6 +71,7 @@ mod listen;
 mod peers;
 mod streams;
 mod transport;
+mod unlisted;
 
 pub use bare_name::ProtocolNameError;
 pub use behaviour::{CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, PENDING_INBOUND_MAX};
