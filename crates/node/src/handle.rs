@@ -14,6 +14,7 @@ use crate::ahead::Ahead;
 use crate::config::NodeConfig;
 use crate::core::{Call, Core, CoreError, INPUTS_WAITING_MAX, Input, MakeApp, WATCH_BACKLOG_MAX};
 use crate::finder::Finder;
+use crate::linking::Desk;
 use crate::perform::{
     DIRECT_CHANNEL, DIRECT_CHANNEL_BYTES_MAX, LOCAL_RECORDS, LOCAL_RECORDS_BYTES_MAX, Performer,
 };
@@ -58,6 +59,7 @@ pub enum CallError<E> {
 pub struct NodeHandle<A: App = NoApp> {
     ipfs: Ipfs,
     finder: Finder,
+    desk: Desk,
     profile: Profile,
     lan: bool,
     inputs: mpsc::Sender<Input<A>>,
@@ -71,6 +73,7 @@ impl<A: App> Clone for NodeHandle<A> {
         Self {
             ipfs: self.ipfs.clone(),
             finder: self.finder.clone(),
+            desk: self.desk.clone(),
             profile: self.profile,
             lan: self.lan,
             inputs: self.inputs.clone(),
@@ -136,9 +139,10 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         )?;
         run_core(core, waiting)?;
         let (finder, sightings) = Finder::start(ipfs.clone(), config.connect);
-        tokio::spawn(pump(host_events, sender, ahead, sightings));
+        let desk = Desk::default();
+        tokio::spawn(pump(host_events, sender, ahead, sightings, desk.clone()));
         let (profile, lan, started) = (config.profile, config.lan, std::time::Instant::now());
-        Ok(Self { ipfs, finder, profile, lan, inputs, events, notices, started })
+        Ok(Self { ipfs, finder, desk, profile, lan, inputs, events, notices, started })
     }
 
     /// Runs `change` inside a transaction; returns once that is committed.
@@ -205,6 +209,11 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         &self.finder
     }
 
+    /// Where offers of a link are found.
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
     /// How long it has been running.
     pub fn uptime(&self) -> std::time::Duration {
         self.started.elapsed()
@@ -239,7 +248,7 @@ fn run_core<A: App + Send + 'static>(
 }
 
 /// The seed of the peer identity, made at the first start.
-fn identity(store: &dyn Store) -> Result<Zeroizing<[u8; 32]>, CoreError> {
+pub(crate) fn identity(store: &dyn Store) -> Result<Zeroizing<[u8; 32]>, CoreError> {
     let kept = store.get(tables::NODE, IDENTITY)?.map(Zeroizing::new);
     if let Some(seed) = kept.and_then(|seed| <[u8; 32]>::try_from(seed.as_slice()).ok()) {
         return Ok(Zeroizing::new(seed));

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use dunlin_base::{EntryId, PeerId};
 use dunlin_ipfs::multiaddr::Protocol;
 use dunlin_ipfs::{Event, Events, Multiaddr};
+use dunlin_wesh::linking;
 use tokio::sync::mpsc;
 
 use crate::ahead::Ahead;
 use crate::core::NetworkInput;
 use crate::finder::Sighting;
+use crate::linking::Desk;
 use crate::perform::{CONTACT_REQUESTS, DIRECT_CHANNEL, InputSender, LOCAL_RECORDS, base_peer};
 
 /// Reads the events of the host until it stops.
@@ -18,12 +20,20 @@ pub(crate) async fn pump(
     inputs: InputSender,
     ahead: Arc<Ahead>,
     sightings: mpsc::Sender<Sighting>,
+    desk: Desk,
 ) {
     while let Some(event) = events.next().await {
         if let Some(sighting) = sighting(&event) {
             // The search ends only with the node.
             let _ = sightings.send(sighting).await;
         }
+        let event = match event {
+            Event::ExchangeOpened { protocol: linking::PROTOCOL, exchange, .. } => {
+                desk.opened(exchange);
+                continue;
+            }
+            event => event,
+        };
         if let Some(input) = translate(event, &ahead) {
             inputs(input).await;
         }
