@@ -244,7 +244,8 @@ impl Handler {
         let (unlisted, listed): (Vec<_>, Vec<_>) = self.accepted.list().into_iter().partition(is_unlisted);
         let (told_unlisted, told): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.told).into_iter().partition(is_unlisted);
-        self.told = if told == listed { [listed, unlisted].concat() } else { [listed, told_unlisted].concat() };
+        self.told =
+            if told == listed { [listed, unlisted].concat() } else { [listed, told_unlisted].concat() };
     }
 }
 

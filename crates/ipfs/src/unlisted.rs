@@ -69,7 +69,9 @@ impl<B: NetworkBehaviour> NetworkBehaviour for Unaware<B> {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0.handle_established_outbound_connection(connection, peer, address, role, port).map(UnawareHandler)
+        self.0
+            .handle_established_outbound_connection(connection, peer, address, role, port)
+            .map(UnawareHandler)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {

@@ -35,5 +35,5 @@ pub use config::NodeConfig;
 pub use core::CoreError;
 pub use handle::{CallError, NodeHandle, StartError};
 pub use import::{ImportError, import_archive};
+pub use linking::{JoinAccountError, JoinNews, Joined, LinkEvent, OfferError, join_account};
 pub use services::{OriginError, Origins, routes, routes_beside, serve, status_of, stubs as rpc};
-pub use linking::{JoinAccountError, Joined, LinkEvent, OfferError, join_account};

@@ -53,7 +53,9 @@ impl Messenger {
         }
         let latest = (0..TURNS_MAX).fold(ctx.now, |due, _| due + TURN);
         let (mut next, mut given) = (None::<Time>, 0);
-        for (key, row) in ctx.tx.collect(tables::OWED, &KeyRange::default(), Direction::Ascending, usize::MAX)? {
+        for (key, row) in
+            ctx.tx.collect(tables::OWED, &KeyRange::default(), Direction::Ascending, usize::MAX)?
+        {
             let Some((group, entry, due)) = decode(&key, &row) else { continue };
             // A clock that was set back makes everything due.
             let is_due = due <= ctx.now || due > latest;

@@ -70,8 +70,16 @@ pub enum JoinAccountError {
     Store(#[from] CoreError),
 }
 
-/// Takes an account over from the device that offers `link`, into a store that holds none. Shows the code to
-/// compare by `show`.
+/// What the new device learns on the way.
+#[derive(Debug)]
+pub enum JoinNews<'n> {
+    /// The code to compare, and to be typed on the other device.
+    Code(Code),
+    /// What account it is, before anything of it is stored.
+    Card(&'n Card),
+}
+
+/// Takes an account over from the device that offers `link`, into a store that holds none.
 ///
 /// The account is stored by one commit, so whatever ends this leaves none or a whole one.
 ///
@@ -80,7 +88,7 @@ pub enum JoinAccountError {
 pub async fn join_account(
     store: Arc<dyn Store>,
     link: LinkText,
-    show: impl FnOnce(Code) + Send,
+    tell: impl FnMut(JoinNews<'_>),
 ) -> Result<Joined, JoinAccountError> {
     expect_empty(&*store)?;
     let mut config = Config::new(identity(&*store)?, Arc::new(NoBlocks));
@@ -88,7 +96,7 @@ pub async fn join_account(
     let (ipfs, mut events) = Ipfs::start(config).await?;
     // Nobody else is met, so nothing of it matters.
     let draining = tokio::spawn(async move { while events.next().await.is_some() {} });
-    let joined = join_over(&ipfs, &*store, link, show).await;
+    let joined = join_over(&ipfs, &*store, link, tell).await;
     ipfs.shutdown().await;
     draining.abort();
     joined
@@ -111,7 +119,7 @@ async fn join_over(
     ipfs: &Ipfs,
     store: &dyn Store,
     link: LinkText,
-    show: impl FnOnce(Code) + Send,
+    tell: impl FnMut(JoinNews<'_>),
 ) -> Result<Joined, JoinAccountError> {
     let (Some(own), Some(peer)) = (base_peer(&ipfs.peer_id()), ipfs_peer(&link.peer)) else {
         return Err(JoinAccountError::NoAddress);
@@ -142,7 +150,7 @@ async fn join_over(
     let mut random = [0; 32];
     OsRng.fill_bytes(&mut random);
     let joining = Joining::new(link, own, ephemeral(), random, clock.now());
-    let taken = converse(exchange, joining, clock, store, show).await;
+    let taken = converse(exchange, joining, clock, store, tell).await;
     let (card, imported) = taken.map_err(|error| match error {
         JoinAccountError::Join(JoinError::NotOffered) => expired_or(expires, error),
         error => error,
@@ -161,10 +169,10 @@ async fn converse(
     mut joining: Joining,
     clock: Clock,
     store: &dyn Store,
-    show: impl FnOnce(Code) + Send,
+    mut tell: impl FnMut(JoinNews<'_>),
 ) -> Result<(Card, Imported), JoinAccountError> {
     let (mut reader, mut writer) = exchange.split();
-    let (mut show, mut card, mut archive) = (Some(show), None, Zeroizing::new(Vec::new()));
+    let (mut card, mut archive) = (None, Zeroizing::new(Vec::new()));
     let mut imported = None;
     let mut failed: Option<JoinError> = None;
     loop {
@@ -175,12 +183,11 @@ async fn converse(
                         failed = joining.handle_closed().err();
                     }
                 }
-                LinkAction::Show(code) => {
-                    if let Some(show) = show.take() {
-                        show(code);
-                    }
+                LinkAction::Show(code) => tell(JoinNews::Code(code)),
+                LinkAction::Card(said) => {
+                    tell(JoinNews::Card(&said));
+                    card = Some(said);
                 }
-                LinkAction::Card(said) => card = Some(said),
                 LinkAction::Archive(bytes) => archive.extend_from_slice(&bytes),
                 LinkAction::Store => {
                     let profile = card.as_ref().map(|card: &Card| card.profile).unwrap_or_default();
@@ -190,7 +197,8 @@ async fn converse(
                 LinkAction::Close => {
                     // What was written last is on its way, and nobody needs to know that it came.
                     let _ = writer.close().await;
-                    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), reader.read_frame()).await;
+                    let _ =
+                        tokio::time::timeout(std::time::Duration::from_secs(2), reader.read_frame()).await;
                     return match (card, imported, failed) {
                         (Some(card), Some(imported), _) => Ok((card, imported)),
                         (_, _, failed) => Err(failed.unwrap_or(JoinError::Gone).into()),

@@ -19,7 +19,7 @@ use dunlin_wesh::linking::{
 use rand_core::{OsRng, RngCore};
 use tokio::sync::{mpsc, oneshot};
 
-pub use join::{JoinAccountError, Joined, join_account};
+pub use join::{JoinAccountError, JoinNews, Joined, join_account};
 
 use crate::perform::base_peer;
 use crate::{CallError, NodeHandle};
@@ -327,10 +327,8 @@ impl<A: App + Send + 'static> Offer<A> {
     /// Gives the card, the keys and the account log.
     async fn hand_over(&mut self) {
         self.offering.give_card(self.clock.now(), &self.card);
-        let begun = self
-            .node
-            .view(|_, engine, _| Ok::<_, ReadError>(engine.dangerous_export_account_log()))
-            .await;
+        let begun =
+            self.node.view(|_, engine, _| Ok::<_, ReadError>(engine.dangerous_export_account_log())).await;
         let mut export: Option<Export> = begun.ok();
         while let Some(exporting) = export.take() {
             let part: Result<_, CallError<ReadError>> = self

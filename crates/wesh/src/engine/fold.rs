@@ -302,6 +302,7 @@ impl Engine {
                 Ok(())
             }
             Change::ContactChanged { account, state, .. } => self.follow_contact(ctx, account, *state),
+            Change::DeviceNoted { .. } => self.follow_devices(ctx.tx),
             Change::RequestsChanged { .. } | Change::SeedReset { .. } => self.follow_requests(ctx),
             _ => Ok(()),
         }
@@ -639,6 +640,7 @@ impl Engine {
                 self.follow_contact(ctx, &account, state)?;
             }
             self.follow_requests(ctx)?;
+            self.follow_devices(ctx.tx)?;
         }
         self.serve_chain_keys(ctx, group)?;
         for member in self.members(ctx.tx, group)? {

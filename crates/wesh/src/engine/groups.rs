@@ -246,15 +246,6 @@ impl Engine {
         }
     }
 
-    /// The devices of this account in its own group, this one included once it is announced.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn account_devices(&self, read: &dyn Read) -> Result<Vec<DeviceId>, ReadError> {
-        let active = self.active(&self.account_group())?;
-        active.index.devices_of(read, &active.own_member())
-    }
-
     /// Whether messages of a group are about to join: what answers them may be among the next ones.
     pub fn is_joining(&self, group: &GroupId) -> bool {
         self.backlog.contains(&(*group, StoreKind::Messages))
@@ -315,6 +306,9 @@ impl Engine {
         peer: &PeerId,
         entry: &EntryId,
     ) -> Result<Option<Vec<u8>>, ReadError> {
+        if self.is_turned_away(peer) {
+            return Ok(None);
+        }
         for active in self.groups.values().filter(|active| active.speakers.contains_key(peer)) {
             for kind in STORES {
                 if let Some(block) = dunlin_log::block_in(read, active.store(kind).log.tag(), *entry)? {
@@ -365,6 +359,7 @@ impl Engine {
     pub(super) fn open_account_group(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), OpenError> {
         let group = Group::account(&self.keys);
         self.start_group(ctx, group)?;
+        self.follow_devices(ctx.tx)?;
         self.finish(ctx)?;
         Ok(())
     }
@@ -421,7 +416,10 @@ impl Engine {
         let own_device = active.own_device();
         if active.index.member_of(ctx.tx, &own_device)?.is_none() {
             let event = MetadataKind::member_device_added(&active.own);
-            self.append_event(ctx, id, &event)?;
+            match *id == self.account_group() {
+                true => self.announce_in_account(ctx)?,
+                false => drop(self.append_event(ctx, id, &event)?),
+            }
         }
         self.serve_chain_keys(ctx, id)
     }

@@ -17,6 +17,7 @@ mod commands;
 mod contacts;
 mod credentials;
 mod delivery;
+mod devices;
 mod event;
 mod export;
 mod fetches;
@@ -38,6 +39,7 @@ pub use app::{App, NoApp};
 pub use commands::{CommandError, PAYLOAD_BYTES_MAX};
 pub use credentials::CredentialError;
 pub use delivery::Delivery;
+pub use devices::DeviceError;
 pub use dunlin_log::Position;
 pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
 pub use export::Export;
@@ -94,6 +96,8 @@ pub struct Engine {
     stale: BTreeSet<(GroupId, StoreKind)>,
     /// Groups in which this device is not announced yet: what their logs hold joins first.
     to_be_announced: BTreeSet<GroupId>,
+    /// Devices of this account that are removed from it.
+    removed: BTreeSet<DeviceId>,
     /// Groups that stay closed, since what is stored of them cannot be read.
     set_aside: BTreeSet<GroupId>,
     /// The group that an input has to do with, as long as it has not ended.
@@ -143,6 +147,7 @@ impl Engine {
             speakers_changed: true,
             stale: BTreeSet::new(),
             to_be_announced: BTreeSet::new(),
+            removed: BTreeSet::new(),
             set_aside: BTreeSet::new(),
             at_work: None,
             latest: Time::default(),

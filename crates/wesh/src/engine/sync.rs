@@ -537,6 +537,9 @@ impl Engine {
         kind: StoreKind,
         peer: &PeerId,
     ) -> Result<(), ReadError> {
+        if self.is_turned_away(peer) {
+            return Ok(());
+        }
         let data = self.heads_payload(ctx, group, kind)?;
         let id = self.fresh_id();
         let store = self.active_mut(group)?.store_mut(kind);

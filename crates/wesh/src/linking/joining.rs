@@ -26,7 +26,11 @@ enum State {
     Committed(Box<Known>),
     Opened(Box<Session>),
     /// The code is shown, or the account is coming.
-    Taking { session: Box<Session>, card: bool, bytes: usize },
+    Taking {
+        session: Box<Session>,
+        card: bool,
+        bytes: usize,
+    },
     /// The archive is whole, and being stored.
     Storing(Box<Session>),
     Over,

@@ -8,8 +8,8 @@ use dunlin_base::{PeerId, Time};
 use super::text::Secret;
 use super::wire::{self, Frame, LinkId, Session, Transcript};
 use super::{
-    AGREEMENT_MAX, ARCHIVE, ATTEMPTS_MAX, CONFIRM_MAX, Card, Code, END, LIFETIME, LinkAction, PIECE_BYTES_MAX,
-    Reason, SILENCE_MAX, TRANSFER_MAX, WAIT_EVERY,
+    AGREEMENT_MAX, ARCHIVE, ATTEMPTS_MAX, CONFIRM_MAX, Card, Code, END, LIFETIME, LinkAction,
+    PIECE_BYTES_MAX, Reason, SILENCE_MAX, TRANSFER_MAX, WAIT_EVERY,
 };
 
 /// One offer, from the moment its string is shown. See the [module documentation](super).
@@ -76,7 +76,9 @@ pub enum OfferEnd {
     #[error("the link was tried too often; make a new one")]
     TooOften,
     /// The new device was gone before the code was confirmed.
-    #[error("the new device was gone before the code was confirmed, so nothing was handed over; make a new link")]
+    #[error(
+        "the new device was gone before the code was confirmed, so nothing was handed over; make a new link"
+    )]
     Gone,
     /// The new device was gone before it said that it has the account.
     #[error(
@@ -132,7 +134,8 @@ impl Offering {
             return false;
         }
         let (peer, deadline) = (peer.clone(), now + AGREEMENT_MAX);
-        self.state = State::Agreeing(Box::new(Agreeing { ephemeral, random, peer, deadline, commitment: None }));
+        self.state =
+            State::Agreeing(Box::new(Agreeing { ephemeral, random, peer, deadline, commitment: None }));
         true
     }
 
@@ -248,7 +251,11 @@ impl Offering {
             State::Giving { deadline, silent_until, .. } if now >= *deadline || now >= *silent_until => {
                 self.end(OfferEnd::GoneLate);
             }
-            State::Idle | State::Agreeing(_) | State::Shown { .. } | State::Giving { .. } | State::Over(_) => {}
+            State::Idle
+            | State::Agreeing(_)
+            | State::Shown { .. }
+            | State::Giving { .. }
+            | State::Over(_) => {}
         }
     }
 
@@ -335,7 +342,9 @@ impl Offering {
     }
 
     fn give(&mut self, now: Time, content: &[u8], archive_bytes: u64) {
-        let State::Giving { session, bytes, silent_until, ended: false, .. } = &mut self.state else { return };
+        let State::Giving { session, bytes, silent_until, ended: false, .. } = &mut self.state else {
+            return;
+        };
         *bytes = bytes.saturating_add(archive_bytes);
         *silent_until = now + SILENCE_MAX;
         let sealed = session.to_new.seal(content);

@@ -173,8 +173,7 @@ fn somebody_between_the_devices_cannot_make_the_codes_equal() {
         assert!(old.handle_opened(NOW, &peer(2), ephemeral(1), [1; 32]));
         let mut new = joining(7);
         // They pretend to be each of the two, with keys of their own, peers included.
-        let mut false_new =
-            Joining::new(link(7), peer(2), ephemeral(50 + try_number), [try_number; 32], NOW);
+        let mut false_new = Joining::new(link(7), peer(2), ephemeral(50 + try_number), [try_number; 32], NOW);
         let mut false_old = offering();
         assert!(false_old.handle_opened(NOW, &peer(2), ephemeral(120 + try_number), [try_number; 32]));
         let code = |actions: Vec<LinkAction>| {
@@ -302,7 +301,11 @@ fn a_stream_that_ends_at_any_step_leaves_nothing_or_a_whole_account() {
                 // Too late or too early does no harm.
                 let _ = pair.old.confirm(NOW, pair.new_code.unwrap());
             }
-            if step % 2 == 0 { pair.step_old() } else { pair.step_new() };
+            if step % 2 == 0 {
+                pair.step_old()
+            } else {
+                pair.step_new()
+            };
         }
         if !pair.closed {
             pair.close();

@@ -98,8 +98,7 @@ impl LinkText {
         let encoded = text.strip_prefix(PREFIX).ok_or(LinkTextError::NotALink)?;
         let bytes = BASE32_NOPAD.decode(encoded.as_bytes()).map_err(|_| LinkTextError::Damaged)?;
         let bytes = Zeroizing::new(bytes);
-        let (content, check) =
-            bytes.split_last_chunk::<CHECK_BYTES>().ok_or(LinkTextError::Damaged)?;
+        let (content, check) = bytes.split_last_chunk::<CHECK_BYTES>().ok_or(LinkTextError::Damaged)?;
         if !sha256(&[content]).starts_with(check) {
             return Err(LinkTextError::Damaged);
         }
