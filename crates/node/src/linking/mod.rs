@@ -64,7 +64,7 @@ pub(crate) struct Desk {
 type OfferId = u64;
 
 enum Visit {
-    Opened(Exchange),
+    Opened(Box<Exchange>),
     Confirm(Code, oneshot::Sender<Result<(), ConfirmError>>),
 }
 
@@ -73,7 +73,7 @@ impl Desk {
     pub fn opened(&self, exchange: Exchange) {
         if let Some(offer) = self.offer() {
             // An offer that is busy or gone takes none, and dropping the stream says so.
-            let _ = offer.try_send(Visit::Opened(exchange));
+            let _ = offer.try_send(Visit::Opened(Box::new(exchange)));
         }
     }
 
@@ -244,7 +244,7 @@ impl<A: App + Send + 'static> Offer<A> {
             let due = self.offering.timeout();
             tokio::select! {
                 visit = visits.recv() => match visit {
-                    Some(Visit::Opened(exchange)) => self.open(exchange),
+                    Some(Visit::Opened(exchange)) => self.open(*exchange),
                     Some(Visit::Confirm(code, reply)) => {
                         // Whoever asked may have stopped waiting; the code counts all the same.
                         let _ = reply.send(self.offering.confirm(self.clock.now(), code));

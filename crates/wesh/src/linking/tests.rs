@@ -297,9 +297,9 @@ fn a_stream_that_ends_at_any_step_leaves_nothing_or_a_whole_account() {
     for steps in 0..60 {
         let mut pair = Pair::new(offering(), joining(7));
         for step in 0..steps {
-            if pair.new_code.is_some() && pair.old_code.is_some() && pair.card.is_none() {
+            if let (Some(code), Some(_), None) = (pair.new_code, pair.old_code, &pair.card) {
                 // Too late or too early does no harm.
-                let _ = pair.old.confirm(NOW, pair.new_code.unwrap());
+                let _ = pair.old.confirm(NOW, code);
             }
             if step % 2 == 0 {
                 pair.step_old()
@@ -328,8 +328,8 @@ fn every_changed_or_shortened_frame_is_an_error_and_nothing_is_stored() {
             let mut pair = Pair::new(offering(), joining(7));
             let mut sent = 0;
             loop {
-                if pair.new_code.is_some() && pair.card.is_none() {
-                    let _ = pair.old.confirm(NOW, pair.new_code.unwrap());
+                if let (Some(code), None) = (pair.new_code, &pair.card) {
+                    let _ = pair.old.confirm(NOW, code);
                 }
                 match pair.old.poll_action() {
                     Some(LinkAction::Send(mut frame)) => {

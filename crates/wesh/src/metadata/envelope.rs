@@ -25,7 +25,7 @@ pub fn seal(
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
 ) -> Vec<u8> {
     debug_assert_eq!(event.device(), Some(&own.device_id()), "the event belongs to another device");
-    seal_signed(group, &own.device, event, &[], padding, rng)
+    seal_signed(group, &own.device, event, padding, rng)
 }
 
 /// Seals event 1 of the own device again, with a note about a device of the account.
@@ -36,7 +36,7 @@ pub fn seal_note(
     padding: Padding,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
 ) -> Vec<u8> {
-    seal_signed(group, &own.device, &Event::member_device_added(own), &note.to_field(), padding, rng)
+    seal_payload(group, &own.device, &Event::member_device_added(own), &note.to_field(), padding, rng)
 }
 
 /// Seals the one event that the key of a new multi-member group signs: [`Event::InitialMember`].
@@ -49,10 +49,21 @@ pub fn seal_by_group(
 ) -> Vec<u8> {
     debug_assert_eq!(group.id().key(), &group_key.public(), "the key belongs to another group");
     debug_assert!(event.device().is_none(), "the group key signs for no device");
-    seal_signed(group, group_key, event, &[], padding, rng)
+    seal_signed(group, group_key, event, padding, rng)
 }
 
 fn seal_signed(
+    group: &Group,
+    signer: &SecretKey,
+    event: &Event,
+    padding: Padding,
+    rng: &mut (impl RngCore + CryptoRng + ?Sized),
+) -> Vec<u8> {
+    seal_payload(group, signer, event, &[], padding, rng)
+}
+
+/// Seals an event with a further field behind its payload.
+fn seal_payload(
     group: &Group,
     signer: &SecretKey,
     event: &Event,
