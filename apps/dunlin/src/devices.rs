@@ -12,7 +12,7 @@ use crate::daemon::Running;
 use crate::failure::{Exit, Failure, as_sentence};
 use crate::home::Home;
 use crate::output::Output;
-use dunlin_proto::chat::GetProfileRequest;
+use dunlin_proto::chat::{DevicesSeenRequest, GetProfileRequest, StatusRequest};
 use dunlin_proto::dunlin::device::v1::link_reply::Event;
 use dunlin_proto::dunlin::device::v1::{
     ConfirmRequest, Device, LinkRequest, ListRequest, NameRequest, RemoveRequest,
@@ -54,6 +54,8 @@ pub async fn run(home: &Home, command: DeviceCommand, out: &mut Output) -> Outco
 
 async fn list(mut client: Client, out: &mut Output) -> Outcome {
     let devices = client.device.list(ListRequest {}).await?.into_inner().devices;
+    let new = client.chat.status(StatusRequest {}).await?.into_inner().devices_new;
+    client.chat.devices_seen(DevicesSeenRequest {}).await?;
     let zone = out.zone().clone();
     let row = |device: &Device| {
         let added = if device.added_ms > 0 { zone.moment(device.added_ms) } else { String::new() };
@@ -61,6 +63,7 @@ async fn list(mut client: Client, out: &mut Output) -> Outcome {
             (true, true) => "this one, removed",
             (true, false) => "this one",
             (false, true) => "removed",
+            (false, false) if new.contains(&device.id) => "new since you last looked",
             (false, false) if device.online => "in reach",
             (false, false) => "",
         };

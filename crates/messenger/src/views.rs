@@ -62,6 +62,8 @@ pub struct Conversation {
     pub members: usize,
     /// Devices of others that are in reach.
     pub online: usize,
+    /// Devices that joined the account and that its owner has not looked at.
+    pub new_devices: Vec<DeviceId>,
     /// Whether the group was left.
     pub left: bool,
     /// Messages that are here but cannot be opened.

@@ -41,7 +41,10 @@ impl Messenger {
             Event::Message(message) => self.fold_message(ctx, engine, message),
             Event::MessageWaits { group, entry, cause } => self.close(ctx, group, entry, *cause),
             Event::Moved { group, from, to } => self.follow_move(ctx.tx, group, *from, *to),
-            Event::Refolded { group } if *group == engine.account_group() => self.resume(ctx, engine),
+            Event::Refolded { group } if *group == engine.account_group() => {
+                self.follow_devices(ctx, engine)?;
+                self.resume(ctx, engine)
+            }
             Event::RequestReceived { contact, .. } => self.take_request(ctx, engine, contact),
             Event::RequestSent { account } => self.follow_contact(ctx, engine, account),
             Event::Delivered { group, entry, .. } => self.follow_delivery(ctx.tx, group, entry),
@@ -58,6 +61,7 @@ impl Messenger {
         event: &MetadataEvent,
     ) -> Result<(), ReadError> {
         match event.event.event() {
+            Said::MemberDeviceAdded { .. } => self.follow_devices(ctx, engine),
             Said::GroupJoined { group, .. } => self.follow_group(ctx, engine, &group.id()),
             Said::GroupLeft { group, .. } => self.follow_group(ctx, engine, group),
             Said::ContactEnqueued { contact, .. } | Said::ContactReceived { contact, .. } => {

@@ -4,6 +4,7 @@
 //! the logs. Commands check everything before they change anything.
 
 mod conversations;
+mod devices;
 mod fold;
 mod groups;
 mod owing;
@@ -113,6 +114,7 @@ impl App for Messenger {
             tolerated(engine.enable_requests(ctx))?;
         }
         self.resume_owed(ctx.tx)?;
+        self.follow_devices(ctx, engine)?;
         self.resume(ctx, engine)
     }
 

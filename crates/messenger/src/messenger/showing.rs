@@ -142,7 +142,7 @@ impl Messenger {
     /// # Errors
     /// When the store cannot be read.
     pub fn status(&self, read: &dyn Read, engine: &Engine) -> Result<Status, ReadError> {
-        let mut status = Status::default();
+        let mut status = Status { new_devices: self.new_devices(read)?, ..Status::default() };
         for (_, row) in people::all(read)? {
             status.contacts += usize::from(row.state() == StoredState::Added);
             status.requests += usize::from(row.state() == StoredState::Asks);

@@ -370,3 +370,68 @@ fn an_account_restored_on_two_machines_at_once_is_one_account() {
     let devices = world.view(one, |read, engine, _| engine.account_devices(read).unwrap());
     assert_eq!(devices.len(), 3, "each is a device of its own, so no key is used twice");
 }
+
+#[test]
+fn a_new_device_is_told_to_the_devices_that_were_there_and_not_to_itself() {
+    let mut world = ann_and_bob();
+    let phone = world.add_device(ANN);
+    world.take_notices(ANN);
+    world.connect(ANN, phone);
+    world.wait_a_minute();
+    let new = |world: &World, index| world.view(index, |read, _, app| app.new_devices(read).unwrap());
+    let device = world.view(phone, |_, engine, _| engine.device_id());
+    assert_eq!(new(&world, ANN), [device]);
+    assert!(world.take_notices(ANN).contains(&Notice::DeviceAdded(device)));
+    assert!(new(&world, phone).is_empty(), "the laptop was there before");
+    world.restart(ANN);
+    assert_eq!(new(&world, ANN), [device], "until somebody looks");
+    world.act(ANN, |ctx, _, app| Ok(app.devices_seen(ctx)?)).unwrap();
+    assert!(new(&world, ANN).is_empty());
+    assert!(world.take_notices(ANN).iter().all(|notice| *notice != Notice::DeviceAdded(device)));
+}
+
+#[test]
+fn names_and_removal_are_the_same_on_every_device_and_a_removed_one_is_given_nothing_more() {
+    let mut world = ann_and_bob();
+    let phone = world.add_device(ANN);
+    let tablet = world.add_device(ANN);
+    for (one, other) in [(ANN, phone), (ANN, tablet), (phone, tablet)] {
+        world.connect(one, other);
+    }
+    world.wait_a_minute();
+    let id = |world: &World, index| world.view(index, |_, engine, _| engine.device_id());
+    let (lost, kept) = (id(&world, phone), id(&world, tablet));
+    world.act(tablet, |ctx, engine, _| Ok(engine.name_device(ctx, &lost, "Phone").unwrap())).unwrap();
+    world.wait_a_minute();
+    world.act(ANN, |ctx, engine, _| Ok(engine.remove_device(ctx, &lost).unwrap())).unwrap();
+    world.wait_a_minute();
+    // What the lost one says of others counts for nothing from here on.
+    world.disconnect(phone, ANN);
+    world.disconnect(phone, tablet);
+    let said = world.is_refused(phone, |ctx, engine, _| engine.remove_device(ctx, &kept));
+    assert!(!said, "it can write it");
+    world.connect(phone, tablet);
+    world.wait_a_minute();
+    let records = |index| world.view(index, |read, engine, _| engine.devices(read).unwrap());
+    assert_eq!(records(ANN), records(tablet));
+    for record in records(ANN) {
+        assert_eq!(record.removed.is_some(), record.device == lost);
+        assert_eq!(record.name, if record.device == lost { "Phone" } else { "" });
+    }
+
+    // Alone with one of the others, it is given nothing.
+    world.disconnect(phone, tablet);
+    world.disconnect(ANN, tablet);
+    world.send(ANN, "bob", "not for the phone").unwrap();
+    world.wait_a_minute();
+    world.disconnect(ANN, BOB);
+    world.restart(ANN);
+    world.connect(ANN, phone);
+    world.wait_a_minute();
+    world.act(ANN, |ctx, engine, app| app.new_group(ctx, engine, "Harbour")).unwrap();
+    world.wait_a_minute();
+    assert!(world.texts(phone, "bob").is_empty());
+    world.connect(ANN, tablet);
+    world.wait_a_minute();
+    assert_eq!(world.texts(tablet, "bob"), ["not for the phone"]);
+}
