@@ -1,6 +1,6 @@
 //! What a screen shows: plain values, safe to print.
 
-use dunlin_base::{AccountId, EntryId, GroupId, MemberId, Time};
+use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, Time};
 use dunlin_wesh::engine::Position;
 
 use crate::safety::SafetyNumber;
@@ -62,8 +62,6 @@ pub struct Conversation {
     pub members: usize,
     /// Devices of others that are in reach.
     pub online: usize,
-    /// Devices that joined the account and that its owner has not looked at.
-    pub new_devices: Vec<DeviceId>,
     /// Whether the group was left.
     pub left: bool,
     /// Messages that are here but cannot be opened.
@@ -183,7 +181,7 @@ impl Delivery {
 }
 
 /// Counts for a status line.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Status {
     /// People added.
     pub contacts: usize,
@@ -197,6 +195,8 @@ pub struct Status {
     pub kept: usize,
     /// Devices of others that are in reach.
     pub online: usize,
+    /// Devices that joined the account and that its owner has not looked at.
+    pub new_devices: Vec<DeviceId>,
 }
 
 /// The beginning of an id, for what has no name.

@@ -401,9 +401,19 @@ fn names_and_removal_are_the_same_on_every_device_and_a_removed_one_is_given_not
     world.wait_a_minute();
     let id = |world: &World, index| world.view(index, |_, engine, _| engine.device_id());
     let (lost, kept) = (id(&world, phone), id(&world, tablet));
-    world.act(tablet, |ctx, engine, _| Ok(engine.name_device(ctx, &lost, "Phone").unwrap())).unwrap();
+    world
+        .act(tablet, |ctx, engine, _| {
+            engine.name_device(ctx, &lost, "Phone").unwrap();
+            Ok(())
+        })
+        .unwrap();
     world.wait_a_minute();
-    world.act(ANN, |ctx, engine, _| Ok(engine.remove_device(ctx, &lost).unwrap())).unwrap();
+    world
+        .act(ANN, |ctx, engine, _| {
+            engine.remove_device(ctx, &lost).unwrap();
+            Ok(())
+        })
+        .unwrap();
     world.wait_a_minute();
     // What the lost one says of others counts for nothing from here on.
     world.disconnect(phone, ANN);
