@@ -292,7 +292,12 @@ async fn follow_all(
                     missed.count
                 )));
             }
-            Some(Notice::ContactChanged(_) | Notice::ContactRemoved(_) | Notice::ProfileChanged(_))
+            Some(
+                Notice::ContactChanged(_)
+                | Notice::ContactRemoved(_)
+                | Notice::ProfileChanged(_)
+                | Notice::DeviceAdded(_),
+            )
             | None => {}
         }
     }

@@ -445,3 +445,25 @@ fn names_and_removal_are_the_same_on_every_device_and_a_removed_one_is_given_not
     world.wait_a_minute();
     assert_eq!(world.texts(tablet, "bob"), ["not for the phone"]);
 }
+
+#[test]
+fn account_group_private() {
+    let mut world = ann_and_bob();
+    let phone = world.add_device(ANN);
+    world.connect(ANN, phone);
+    world.wait_a_minute();
+    let host = |index: usize| dunlin_base::PeerId::from_bytes(&[b'h', index as u8]).unwrap();
+    world.view(ANN, |read, engine, _| {
+        let (account, mut looked_at) = (engine.account_group(), 0);
+        let ascending = dunlin_base::kv::Direction::Ascending;
+        let mut visit = |event: dunlin_wesh::engine::MetadataEvent| {
+            let block = |peer| engine.block_for(read, &host(peer), &event.entry).unwrap();
+            assert!(block(BOB).is_none());
+            assert!(block(phone).is_some());
+            looked_at += 1;
+            std::ops::ControlFlow::Continue(())
+        };
+        engine.visit_metadata(read, &account, std::ops::Bound::Unbounded, ascending, &mut visit).unwrap();
+        assert!(looked_at > 5);
+    });
+}
