@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     generate("weshnet/protocol/v1/protocol.proto", true)?;
     generate("weshnet/outofstoremessage/v1/outofstoremessage.proto", true)?;
     generate("weshnet/replication/v1/replication.proto", true)?;
+    generate("dunlin/device/v1/device.proto", true)?;
     // Its call `Connect` would clash with the constructor that opens a transport.
     generate("dunlin/node/v1/node.proto", false)
 }

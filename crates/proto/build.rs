@@ -15,10 +15,11 @@ use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor, Va
 const PROTO: &str = "proto";
 
 /// Every file, relative to `proto/`.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     "berty/messenger/v1/messenger.proto",
     "berty/push/v1/push.proto",
     "dunlin/chat/v1/chat.proto",
+    "dunlin/device/v1/device.proto",
     "dunlin/node/v1/node.proto",
     "handshake/handshake.proto",
     "rendezvous/pb/rendezvous.proto",

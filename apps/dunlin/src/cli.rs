@@ -37,6 +37,9 @@ pub enum Command {
     /// Groups.
     #[command(subcommand)]
     Group(GroupCommand),
+    /// The devices of the account: link a new one, name or remove one.
+    #[command(subcommand)]
+    Device(DeviceCommand),
     /// Send a text to a contact or a group.
     Send {
         /// The contact or group.
@@ -112,6 +115,10 @@ pub struct NodeOptions {
     /// Take over the account from this archive, which a node has exported; the data directory has to be new.
     #[arg(long, value_name = "FILE")]
     pub import: Option<PathBuf>,
+    /// Become a device of the account that offers this link (`dunlin device link` there); the data directory has
+    /// to be new.
+    #[arg(long, value_name = "LINK", conflicts_with_all = ["import", "profile"])]
+    pub link: Option<String>,
     /// Find nodes on the local network, and be found.
     #[arg(long)]
     pub lan: bool,
@@ -228,6 +235,42 @@ pub enum GroupCommand {
         /// How to show it.
         #[command(flatten)]
         options: LinkOptions,
+    },
+}
+
+/// What can be done about devices.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    /// All devices of the account.
+    List,
+    /// Offer the account to a new device: shows what it needs, and waits until it is linked.
+    Link,
+    /// Type the code that the new device shows; only then it gets the account.
+    Confirm {
+        /// Six digits.
+        #[arg(required = true)]
+        code: Vec<String>,
+    },
+    /// Become a device of the account that offers this link, in an empty data directory.
+    Join {
+        /// What `dunlin device link` shows on the other device.
+        link: String,
+        /// Protect the data directory by the first line of this file; the variable DUNLIN_PASSPHRASE does it too.
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Name a device: this one, or another.
+    Name {
+        /// The name.
+        name: String,
+        /// Which device: a beginning of its id, or its name [default: this one].
+        #[arg(long, value_name = "DEVICE")]
+        device: Option<String>,
+    },
+    /// Take a device out of the account, for ever. Read what it says: it is no lock.
+    Remove {
+        /// Which: a beginning of its id, or its name.
+        device: String,
     },
 }
 

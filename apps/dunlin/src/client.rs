@@ -7,6 +7,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::failure::{Exit, Failure};
 use crate::home::Home;
 use dunlin_messenger::rpc::chat_service_client::ChatServiceClient;
+use dunlin_node::rpc::device::device_service_client::DeviceServiceClient;
 use dunlin_node::rpc::node::node_service_client::NodeServiceClient;
 
 /// How long a node on the same machine may take to answer the door.
@@ -17,6 +18,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Client {
     /// People, conversations and messages.
     pub chat: ChatServiceClient<Channel>,
+    /// The devices of the account.
+    pub device: DeviceServiceClient<Channel>,
     /// Peers and addresses.
     pub node: NodeServiceClient<Channel>,
 }
@@ -43,6 +46,10 @@ impl Client {
     pub async fn at(address: &str) -> Option<Self> {
         let endpoint = Endpoint::from_shared(address.to_owned()).ok()?.connect_timeout(CONNECT_TIMEOUT);
         let channel = endpoint.connect().await.ok()?;
-        Some(Self { chat: ChatServiceClient::new(channel.clone()), node: NodeServiceClient::new(channel) })
+        Some(Self {
+            chat: ChatServiceClient::new(channel.clone()),
+            device: DeviceServiceClient::new(channel.clone()),
+            node: NodeServiceClient::new(channel),
+        })
     }
 }

@@ -294,7 +294,12 @@ async fn follow_all(
                     missed.count
                 )));
             }
-            Some(Notice::ContactChanged(_) | Notice::ContactRemoved(_) | Notice::ProfileChanged(_))
+            Some(
+                Notice::ContactChanged(_)
+                | Notice::ContactRemoved(_)
+                | Notice::ProfileChanged(_)
+                | Notice::DeviceAdded(_),
+            )
             | None => {}
         }
     }
@@ -379,6 +384,7 @@ pub async fn status(mut client: Client, out: &mut Output) -> Outcome {
         "unread": status.unread,
         "messages_kept": status.messages_kept,
         "devices_online": status.devices_online,
+        "devices_new": status.devices_new,
         "peers": peers,
         "peer_id": node.peer_id,
         "listen": node.listen,
@@ -393,6 +399,9 @@ pub async fn status(mut client: Client, out: &mut Output) -> Outcome {
         words::count(status.unread, "unread message", "unread messages"),
     ];
     let mut lines = vec![format!("{}: {}", profile.name, counts.join(", "))];
+    if !status.devices_new.is_empty() {
+        lines.push(words::NEW_DEVICE.to_owned());
+    }
     if status.requests > 0 {
         lines.push(format!("{}: dunlin contact list", words::count(status.requests, "request", "requests")));
     }

@@ -8,9 +8,12 @@ use std::time::Duration;
 use dunlin_messenger::Messenger;
 use dunlin_messenger::rpc::chat_service_server::SERVICE_NAME as CHAT_SERVICE_NAME;
 use dunlin_messenger::text::DisplayName;
-use dunlin_node::{ImportError, NodeConfig, NodeHandle, Origins, StartError};
+use dunlin_node::{
+    ImportError, JoinAccountError, JoinNews, Joined, NodeConfig, NodeHandle, Origins, StartError,
+};
 use dunlin_store::{OpenError, RedbStore};
 use dunlin_wesh::archive::Imported;
+use dunlin_wesh::linking::LinkText;
 use dunlin_wesh::profile::Profile;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -69,14 +72,33 @@ impl Running {
     pub async fn start(home: &Home, options: &NodeOptions) -> Result<Self, Failure> {
         home.prepare()?;
         let config = home.config()?;
-        let name = chosen_name(home, options.name.as_deref())?;
-        let store = open_store(home, options).await?;
-        let profile = home.settle_profile(options.profile)?;
-        let store = match options.import.clone() {
-            Some(archive) => import(store, profile, archive).await?,
-            None => store,
+        let link = options.link.as_deref().map(checked_link).transpose()?;
+        // A link brings the name along.
+        let asked = if link.is_some() {
+            options.name.as_deref().map(checked_name).transpose()?
+        } else {
+            chosen_name(home, options.name.as_deref())?
         };
-        let node_config = node_config(Arc::new(store), profile, config, options)?;
+        let store = open_store(home, options).await?;
+        let (store, name, reach) = match link {
+            Some(link) => {
+                let store = Arc::new(store);
+                let joined = join(home, store.clone(), link).await?;
+                home.remember_connect(&joined.addresses.iter().map(ToString::to_string).collect::<Vec<_>>())?;
+                let name = asked.or(DisplayName::received(&joined.card.name).map(|name| name.to_string()));
+                (store, name, joined.addresses)
+            }
+            None => match options.import.clone() {
+                Some(archive) => {
+                    let profile = home.settle_profile(options.profile)?;
+                    (Arc::new(import(store, profile, archive).await?), asked, Vec::new())
+                }
+                None => (Arc::new(store), asked, Vec::new()),
+            },
+        };
+        let profile = home.settle_profile(options.profile)?;
+        let mut node_config = node_config(store, profile, config, options)?;
+        node_config.connect.extend(reach);
         let node = NodeHandle::start(node_config, Messenger::new).await.map_err(not_started)?;
         match Self::serve(node.clone(), home, options).await {
             Ok(running) => running.named(name).await,
@@ -317,6 +339,40 @@ fn places<A: std::str::FromStr>(addresses: &[String]) -> Result<Vec<A>, Failure>
         }
     }
     Ok(places)
+}
+
+/// Reads a device link.
+fn checked_link(text: &str) -> Result<LinkText, Failure> {
+    LinkText::parse(text).map_err(|error| Failure::new(Exit::Usage, as_sentence(&error.to_string())))
+}
+
+/// Takes over the account of a link, once its owner typed the code on the other device.
+async fn join(home: &Home, store: Arc<RedbStore>, link: LinkText) -> Result<Joined, Failure> {
+    let mut unsettled = None;
+    let joined = dunlin_node::join_account(store, link, |news| match news {
+        JoinNews::Code(code) => {
+            eprintln!(
+                "The code is {code}. If the other device shows the same, type it there: dunlin device confirm {}",
+                code.to_string().replace(' ', "")
+            );
+        }
+        JoinNews::Card(card) => unsettled = home.settle_profile(Some(name_of(card.profile))).err(),
+    });
+    let joined = joined.await.map_err(|error| {
+        let exit = match &error {
+            JoinAccountError::Store(_) => Exit::DataDir,
+            _ => Exit::Refused,
+        };
+        Failure::new(exit, as_sentence(&error.to_string()))
+    })?;
+    unsettled.map_or(Ok(joined), Err)
+}
+
+fn name_of(profile: Profile) -> ProfileName {
+    match profile {
+        Profile::Berty => ProfileName::Berty,
+        Profile::Wesh => ProfileName::Wesh,
+    }
 }
 
 /// Parses multiaddrs.

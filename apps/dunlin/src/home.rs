@@ -161,6 +161,20 @@ impl Home {
         }
     }
 
+    /// Remembers peers to stay connected with, unless the user wrote some there.
+    pub fn remember_connect(&self, addresses: &[String]) -> Result<(), Failure> {
+        if !self.config()?.connect.is_empty() {
+            return Ok(());
+        }
+        let path = self.path.join(CONFIG);
+        let kept = fs::read_to_string(&path).unwrap_or_default();
+        let quoted: Vec<_> = addresses.iter().map(|address| format!("\"{address}\"")).collect();
+        let text =
+            format!("# The device that this one was linked from.\nconnect = [{}]\n{kept}", quoted.join(", "));
+        write_private(&path, text.as_bytes())
+            .map_err(|error| Failure::disk(format_args!("Writing {}", path.display()), &error))
+    }
+
     /// Reads how to reach the running node; `None` when none says that it is running.
     pub fn node_file(&self) -> Option<NodeFile> {
         let text = fs::read(self.path.join(NODE)).ok()?;

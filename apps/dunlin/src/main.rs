@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod commands;
 mod daemon;
+mod devices;
 mod failure;
 mod home;
 mod output;
@@ -65,6 +66,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         }
         Command::Contact(command) => commands::contact(Client::connect(&home).await?, command, out).await,
         Command::Group(command) => commands::group(Client::connect(&home).await?, command, out).await,
+        Command::Device(command) => devices::run(&home, command, out).await,
         Command::Send { conversation, text } => {
             commands::send(Client::connect(&home).await?, conversation, text, out).await
         }

@@ -131,6 +131,20 @@ impl Output {
         self.line(link)
     }
 
+    /// Prints the link for a new device, and its QR code.
+    pub fn device_link(&mut self, object: Value, link: &str) -> Result<(), Failure> {
+        if self.json {
+            return self.line(&object.to_string());
+        }
+        if let Some(qr) = Qr::of(link) {
+            self.raw(&qr.for_output(io::stdout().is_terminal()))?;
+        }
+        self.line(link)?;
+        self.line("")?;
+        self.line("On the new device, with a new data directory: dunlin node --link LINK")?;
+        self.line("It is good for ten minutes and one device. Show it to nobody else. Leave this open.")
+    }
+
     /// Prints a line, without whatever in it could control a terminal.
     fn line(&mut self, line: &str) -> Result<(), Failure> {
         self.raw(&format!("{}\n", harmless(line)))

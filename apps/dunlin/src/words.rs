@@ -7,6 +7,10 @@ use dunlin_proto::dunlin::node::v1::Source;
 
 use dunlin_proto::chat::{Contact, ContactState, Conversation, ConversationKind, Message, MessageState};
 
+/// A device joined the account, and the owner may not know.
+pub const NEW_DEVICE: &str =
+    "A new device joined your account. If it is not yours, somebody has your keys: dunlin device list";
+
 /// What the own user is called beside their own messages.
 pub const YOU: &str = "you";
 

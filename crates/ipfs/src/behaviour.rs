@@ -10,6 +10,7 @@ use libp2p::{
 };
 
 use crate::{config::Config, dht, gossip, pending, streams};
+use crate::unlisted::Unaware;
 
 /// Connections one peer may have with us. Several are normal: TCP, QUIC and a relayed one while a direct one
 /// is made.
@@ -27,7 +28,7 @@ pub const PENDING_INBOUND_MAX: u32 = 64;
 pub(crate) struct Behaviour {
     limits: connection_limits::Behaviour,
     pending: pending::Behaviour,
-    identify: identify::Behaviour,
+    identify: Unaware<identify::Behaviour>,
     ping: ping::Behaviour,
     relay_client: relay::client::Behaviour,
     dcutr: Toggle<dcutr::Behaviour>,
@@ -72,7 +73,7 @@ impl Behaviour {
         Ok(Self {
             limits: connection_limits::Behaviour::new(limits),
             pending: pending::Behaviour::default(),
-            identify: identify::Behaviour::new(identify),
+            identify: Unaware(identify::Behaviour::new(identify)),
             ping: ping::Behaviour::default(),
             relay_client,
             dcutr: config.hole_punching.then(|| dcutr::Behaviour::new(own)).into(),

@@ -345,7 +345,8 @@ impl Ipfs {
             .await?)
     }
 
-    /// Starts or stops accepting exchanges on a protocol, and tells connected peers by identify push.
+    /// Starts or stops accepting exchanges on a protocol, and tells connected peers by identify push, unless its
+    /// name begins with `/dunlin/` or `/weshx/`: those are never listed.
     /// Exchanges arrive as [`Event::ExchangeOpened`](crate::Event::ExchangeOpened); open ones go on.
     pub async fn accept_exchanges(&self, protocol: &'static str, on: bool) -> Result<(), AcceptError> {
         let inner = slashed_name(protocol)?;

@@ -77,6 +77,7 @@ mod scope;
 mod streams;
 mod transport;
 mod trim;
+mod unlisted;
 
 pub use bare_name::ProtocolNameError;
 pub use behaviour::{CONNECTIONS_MAX, CONNECTIONS_PER_PEER_MAX, PENDING_INBOUND_MAX};

@@ -25,6 +25,8 @@ use libp2p::{
 };
 use tokio::sync::oneshot;
 
+use crate::unlisted::is_unlisted;
+
 /// Why a stream to a peer could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -223,6 +225,9 @@ pub(crate) struct Negotiated {
 /// The streams of one connection.
 pub(crate) struct Handler {
     accepted: Accepted,
+    /// What of that the connection knows. Unlisted protocols come and go by themselves, never in one step with
+    /// others and never at the beginning: see [`crate::unlisted`].
+    told: Vec<StreamProtocol>,
     openings: VecDeque<(Vec<StreamProtocol>, OpenReply)>,
     arrived: VecDeque<Negotiated>,
     waker: Option<Waker>,
@@ -230,7 +235,17 @@ pub(crate) struct Handler {
 
 impl Handler {
     fn new(accepted: Accepted) -> Self {
-        Self { accepted, openings: VecDeque::new(), arrived: VecDeque::new(), waker: None }
+        let told = accepted.list().into_iter().filter(|protocol| !is_unlisted(protocol)).collect();
+        Self { accepted, told, openings: VecDeque::new(), arrived: VecDeque::new(), waker: None }
+    }
+
+    /// Takes over what is accepted: first what is listed, and when that is told, the rest.
+    fn tell_accepted(&mut self) {
+        let (unlisted, listed): (Vec<_>, Vec<_>) = self.accepted.list().into_iter().partition(is_unlisted);
+        let (told_unlisted, told): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.told).into_iter().partition(is_unlisted);
+        self.told =
+            if told == listed { [listed, unlisted].concat() } else { [listed, told_unlisted].concat() };
     }
 }
 
@@ -243,7 +258,7 @@ impl ConnectionHandler for Handler {
     type OutboundOpenInfo = OpenReply;
 
     fn listen_protocol(&self) -> SubstreamProtocol<AnyOf> {
-        SubstreamProtocol::new(AnyOf(self.accepted.list()), ())
+        SubstreamProtocol::new(AnyOf(self.told.clone()), ())
     }
 
     fn connection_keep_alive(&self) -> bool {
@@ -259,6 +274,7 @@ impl ConnectionHandler for Handler {
             let protocol = SubstreamProtocol::new(AnyOf(protocols), reply);
             return Poll::Ready(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
         }
+        self.tell_accepted();
         self.waker = Some(cx.waker().clone());
         Poll::Pending
     }
@@ -266,7 +282,7 @@ impl ConnectionHandler for Handler {
     fn on_behaviour_event(&mut self, event: FromBehaviour) {
         match event {
             FromBehaviour::Open { protocols, reply } => self.openings.push_back((protocols, reply)),
-            // The connection compares its protocols each time it is polled; being woken is all it needs.
+            // They are looked at each time the connection polls; being woken is all it needs.
             FromBehaviour::AcceptedChanged => {}
         }
         if let Some(waker) = self.waker.take() {

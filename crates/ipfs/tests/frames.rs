@@ -153,3 +153,36 @@ async fn exchanges_are_accepted_only_while_they_are_wanted() {
     let refused = a.ipfs.open_exchange(CONTACT, b.id()).await;
     assert!(matches!(refused, Err(OpenExchangeError::Open(OpenStreamError::Unsupported))), "{refused:?}");
 }
+
+#[tokio::test]
+async fn protocols_of_our_own_are_spoken_and_never_listed() {
+    const LINK: &str = "/dunlin/link/1.0.0";
+    let mut b = Host::start(TCP).await;
+    b.ipfs.accept_exchanges(LINK, true).await.unwrap();
+    // Accepted before the connection is there, and switched on again while it is.
+    let mut a = Host::start(TCP).await;
+    a.connect(&mut b).await;
+    let lists = |event| match event {
+        Event::PeerIdentified { protocols, .. } => Break(protocols),
+        other => Continue(other),
+    };
+    let first = a.wait("a list", lists).await;
+    assert!(
+        first.iter().any(|name| name == DIRECT.name) && !first.iter().any(|name| name == LINK),
+        "{first:?}"
+    );
+    a.ipfs.open_exchange(LINK, b.id()).await.unwrap();
+    b.ipfs.accept_exchanges(LINK, false).await.unwrap();
+    b.ipfs.accept_exchanges(LINK, true).await.unwrap();
+    // Whatever is told next, it is not that.
+    b.ipfs.accept_exchanges(CONTACT, true).await.unwrap();
+    let second = a.wait("another list", lists).await;
+    assert!(second.iter().any(|name| name == CONTACT), "{second:?}");
+    assert!(!second.iter().any(|name| name == LINK), "{second:?}");
+    a.ipfs.open_exchange(LINK, b.id()).await.unwrap();
+    b.ipfs.accept_exchanges(LINK, false).await.unwrap();
+    b.ipfs.accept_exchanges(CONTACT, false).await.unwrap();
+    a.wait("the last list", lists).await;
+    let refused = a.ipfs.open_exchange(LINK, b.id()).await;
+    assert!(matches!(refused, Err(OpenExchangeError::Open(OpenStreamError::Unsupported))), "{refused:?}");
+}

@@ -1,6 +1,6 @@
 //! What watchers are told.
 
-use dunlin_base::{AccountId, EntryId, GroupId};
+use dunlin_base::{AccountId, DeviceId, EntryId, GroupId};
 
 /// Something on the screen is different now. It says where to look, not what is there: whoever watches reads
 /// it again, so that a notice that comes late or twice does no harm.
@@ -9,6 +9,8 @@ use dunlin_base::{AccountId, EntryId, GroupId};
 pub enum Notice {
     /// The own name is another.
     ProfileChanged,
+    /// A device joined the account. Whoever has the keys of the account can add one (`spec/security.md` O14).
+    DeviceAdded(DeviceId),
     /// A contact or a request is new or stands elsewhere.
     ContactChanged(AccountId),
     /// A contact or a request is gone.

@@ -10,7 +10,9 @@
 //! PLACES         entry (32)  →  group (32)  height (8), or the entry (32) under whose name it goes on
 //! RECEIPTS       group (32)  entry (32)  member (32)
 //! CLOSED, KEPT   group (32)  entry (32)
+//! OWED           group (32)  entry (32)  →  when it is due (8, big-endian), or nothing: another device gave it
 //! NAMES          group (32)  device (32)
+//! DEVICES        device (32)  →  1 byte: 0 known, 1 to be told; or "settled": this device is one of them
 //! ```
 //!
 //! Rows are protobuf: a later version adds fields, and none changes its number or its meaning.

@@ -22,3 +22,7 @@ pub const CLOSED: Table = Table(0x66);
 pub const KEPT: Table = Table(0x67);
 /// What devices of groups call themselves: by group and device.
 pub const NAMES: Table = Table(0x68);
+/// Devices of the account that the owner knows or is to be told of: by device.
+pub const DEVICES: Table = Table(0x6a);
+/// Confirmations that one of several own devices gives: by group and entry.
+pub const OWED: Table = Table(0x69);

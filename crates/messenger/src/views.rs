@@ -1,6 +1,6 @@
 //! What a screen shows: plain values, safe to print.
 
-use dunlin_base::{AccountId, EntryId, GroupId, MemberId, Time};
+use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, Time};
 use dunlin_wesh::engine::Position;
 
 use crate::safety::SafetyNumber;
@@ -138,7 +138,8 @@ pub enum MessageContent {
 pub struct Delivery {
     /// When a device first had it.
     pub handed: Option<Time>,
-    /// Whose device that was.
+    /// Whose device that was. The own account, when another device of it wrote the message: whom that one
+    /// handed it to is known there.
     pub handed_to: Option<MemberId>,
     /// Who confirmed it, first to last.
     pub receipts: Vec<Receipt>,
@@ -180,7 +181,7 @@ impl Delivery {
 }
 
 /// Counts for a status line.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Status {
     /// People added.
     pub contacts: usize,
@@ -194,6 +195,8 @@ pub struct Status {
     pub kept: usize,
     /// Devices of others that are in reach.
     pub online: usize,
+    /// Devices that joined the account and that its owner has not looked at.
+    pub new_devices: Vec<DeviceId>,
 }
 
 /// The beginning of an id, for what has no name.

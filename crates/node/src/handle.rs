@@ -17,10 +17,11 @@ use crate::config::NodeConfig;
 use crate::core::{Call, Core, CoreError, INPUTS_WAITING_MAX, Input, MakeApp, WATCH_BACKLOG_MAX};
 use crate::discovery::{Discovery, Server, Setup, SourceKind, SourceReport};
 use crate::finder::Finder;
+use crate::linking::Desk;
 use crate::perform::{
     DIRECT_CHANNEL, DIRECT_CHANNEL_BYTES_MAX, LOCAL_RECORDS, LOCAL_RECORDS_BYTES_MAX, Performer,
 };
-use crate::pump::{input_sender, on_found, own_host, pump};
+use crate::pump::{Listeners, input_sender, on_found, own_host, pump};
 use crate::serving::Serving;
 use crate::tables;
 use crate::traffic::Traffic;
@@ -66,6 +67,7 @@ pub struct NodeHandle<A: App = NoApp> {
     ipfs: Ipfs,
     finder: Finder,
     discovery: Discovery,
+    desk: Desk,
     profile: Profile,
     lan: bool,
     replication_in_clear: bool,
@@ -83,6 +85,7 @@ impl<A: App> Clone for NodeHandle<A> {
             ipfs: self.ipfs.clone(),
             finder: self.finder.clone(),
             discovery: self.discovery.clone(),
+            desk: self.desk.clone(),
             profile: self.profile,
             lan: self.lan,
             replication_in_clear: self.replication_in_clear,
@@ -183,14 +186,17 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         run_core(core, waiting)?;
         let places = [config.connect, config.rendezvous, config.relays, config.dht_bootstrap];
         let (finder, sightings) = Finder::start(ipfs.clone(), places.concat());
-        let discovered = discovery.clone();
-        tokio::spawn(pump(host_events, sender, ahead, traffic.clone(), sightings, discovered, rendezvous));
+        let desk = Desk::default();
+        let listeners =
+            Listeners { sightings, discovery: discovery.clone(), rendezvous, desk: desk.clone() };
+        tokio::spawn(pump(host_events, sender, ahead, traffic.clone(), listeners));
         let (profile, lan, started) = (config.profile, config.lan, std::time::Instant::now());
         let replication_in_clear = config.replication_in_clear;
         Ok(Self {
             ipfs,
             finder,
             discovery,
+            desk,
             profile,
             lan,
             replication_in_clear,
@@ -327,6 +333,11 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         &self.finder
     }
 
+    /// Where offers of a link are found.
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
     /// How long it has been running.
     pub fn uptime(&self) -> std::time::Duration {
         self.started.elapsed()
@@ -362,7 +373,7 @@ fn run_core<A: App + Send + 'static>(
 }
 
 /// The seed of the peer identity, made at the first start.
-fn identity(store: &dyn Store) -> Result<Zeroizing<[u8; 32]>, CoreError> {
+pub(crate) fn identity(store: &dyn Store) -> Result<Zeroizing<[u8; 32]>, CoreError> {
     let kept = store.get(tables::NODE, IDENTITY)?.map(Zeroizing::new);
     if let Some(seed) = kept.and_then(|seed| <[u8; 32]>::try_from(seed.as_slice()).ok()) {
         return Ok(Zeroizing::new(seed));

@@ -5,14 +5,28 @@ use std::sync::Arc;
 use dunlin_base::{EntryId, PeerId};
 use dunlin_ipfs::multiaddr::Protocol;
 use dunlin_ipfs::{Event, Events, Multiaddr};
+use dunlin_wesh::linking;
 use tokio::sync::mpsc;
 
 use crate::ahead::Ahead;
 use crate::core::NetworkInput;
 use crate::discovery::{Discovery, Note, OnFound, RENDEZVOUS, Server, serve};
 use crate::finder::Sighting;
+use crate::linking::Desk;
 use crate::perform::{CONTACT_REQUESTS, DIRECT_CHANNEL, InputSender, LOCAL_RECORDS, base_peer};
 use crate::traffic::Traffic;
+
+/// Those who hear of what the host reports, besides the engine.
+pub(crate) struct Listeners {
+    /// What keeps connections.
+    pub sightings: mpsc::Sender<Sighting>,
+    /// What finds people.
+    pub discovery: Discovery,
+    /// What others find people by, if this node serves them.
+    pub rendezvous: Option<Arc<Server>>,
+    /// What hands the account to a new device.
+    pub desk: Desk,
+}
 
 /// Reads the events of the host until it stops.
 pub(crate) async fn pump(
@@ -20,10 +34,9 @@ pub(crate) async fn pump(
     inputs: InputSender,
     ahead: Arc<Ahead>,
     traffic: Arc<Traffic>,
-    sightings: mpsc::Sender<Sighting>,
-    discovery: Discovery,
-    rendezvous: Option<Arc<Server>>,
+    listeners: Listeners,
 ) {
+    let Listeners { sightings, discovery, rendezvous, desk } = listeners;
     while let Some(event) = events.next().await {
         traffic.note(&event);
         if let Some(sighting) = sighting(&event) {
@@ -32,6 +45,7 @@ pub(crate) async fn pump(
         }
         let note = note(&event);
         match (event, &rendezvous) {
+            (Event::ExchangeOpened { protocol: linking::PROTOCOL, exchange, .. }, _) => desk.opened(exchange),
             (Event::ExchangeOpened { protocol: RENDEZVOUS, exchange, .. }, Some(server)) => {
                 tokio::spawn(serve(server.clone(), exchange));
             }

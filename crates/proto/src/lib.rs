@@ -39,6 +39,11 @@ pub mod dunlin {
             include!(concat!(env!("OUT_DIR"), "/dunlin.chat.v1.rs"));
         }
     }
+    pub mod device {
+        pub mod v1 {
+            include!(concat!(env!("OUT_DIR"), "/dunlin.device.v1.rs"));
+        }
+    }
     pub mod node {
         pub mod v1 {
             include!(concat!(env!("OUT_DIR"), "/dunlin.node.v1.rs"));

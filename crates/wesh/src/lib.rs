@@ -12,6 +12,7 @@ pub mod group;
 pub mod handshake;
 pub mod heads;
 pub mod keys;
+pub mod linking;
 pub mod message;
 pub mod metadata;
 pub mod padding;

@@ -611,6 +611,7 @@ impl Screen {
                 self.mark_read();
             }
             Notice::ProfileChanged(profile) => self.profile = profile,
+            Notice::DeviceAdded(_) => self.told = Some(crate::words::NEW_DEVICE.to_owned()),
             Notice::Missed(_) => {
                 self.call(Call::Load, Purpose::Plain);
                 if let Some(thread) = &self.thread {

@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
 mod contacts;
+mod devices;
 mod directories;
 mod network;
 mod person;

@@ -222,8 +222,14 @@ impl Person {
 
     /// Follows a conversation from its beginning.
     pub fn follow(&self, conversation: &str) -> Follower {
+        self.watch(&["read", conversation, "--follow"])
+    }
+
+    /// Runs a command that goes on, and follows what it prints.
+    pub fn watch(&self, args: &[&str]) -> Follower {
         let mut process = command(&self.directory)
-            .args(["--json", "read", conversation, "--follow"])
+            .arg("--json")
+            .args(args)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()

@@ -6,7 +6,8 @@ use dunlin_wesh::engine::Position;
 use dunlin_wesh::engine::{Ctx, Engine, Event, MessageEvent, MetadataEvent};
 use dunlin_wesh::metadata::Event as Said;
 
-use super::{Messenger, conversations, people, tolerated};
+use super::owing::note_given;
+use super::{Messenger, conversations, people};
 use crate::app_message::{Content, Envelope, introduced_as};
 use crate::links::Link;
 use crate::notice::Notice;
@@ -40,7 +41,10 @@ impl Messenger {
             Event::Message(message) => self.fold_message(ctx, engine, message),
             Event::MessageWaits { group, entry, cause } => self.close(ctx, group, entry, *cause),
             Event::Moved { group, from, to } => self.follow_move(ctx.tx, group, *from, *to),
-            Event::Refolded { group } if *group == engine.account_group() => self.resume(ctx, engine),
+            Event::Refolded { group } if *group == engine.account_group() => {
+                self.follow_devices(ctx, engine)?;
+                self.resume(ctx, engine)
+            }
             Event::RequestReceived { contact, .. } => self.take_request(ctx, engine, contact),
             Event::RequestSent { account } => self.follow_contact(ctx, engine, account),
             Event::Delivered { group, entry, .. } => self.follow_delivery(ctx.tx, group, entry),
@@ -57,6 +61,7 @@ impl Messenger {
         event: &MetadataEvent,
     ) -> Result<(), ReadError> {
         match event.event.event() {
+            Said::MemberDeviceAdded { .. } => self.follow_devices(ctx, engine),
             Said::GroupJoined { group, .. } => self.follow_group(ctx, engine, &group.id()),
             Said::GroupLeft { group, .. } => self.follow_group(ctx, engine, group),
             Said::ContactEnqueued { contact, .. } | Said::ContactReceived { contact, .. } => {
@@ -205,8 +210,7 @@ impl Messenger {
         self.forget_receipts(ctx.tx, &message.group, &message.entry)?;
         // Only those who sent an envelope know what to do with one that comes back.
         if envelope.is_some() && !blocked && !conversation.left {
-            let acknowledgement = Envelope::acknowledge(&message.entry).encode();
-            tolerated(engine.send_message(ctx, &message.group, &acknowledgement))?;
+            return self.owe(ctx, engine, &message.group, &message.entry);
         }
         Ok(())
     }
@@ -234,11 +238,12 @@ impl Messenger {
         target: &str,
     ) -> Result<(), ReadError> {
         let Some(target) = EntryId::from_cid_text(target) else { return Ok(()) };
-        if engine.own_member(&message.group) == Some(message.member) {
-            return Ok(());
-        }
         let place = Place::of_entry(ctx.tx, &target)?;
         let target = place.map_or(target, |place| place.position.id);
+        if engine.own_member(&message.group) == Some(message.member) {
+            let is_here = place.is_some();
+            return if message.own { Ok(()) } else { note_given(ctx.tx, &message.group, &target, is_here) };
+        }
         if let Some(place) = &place {
             let confirmed: Option<MessageRow> = read_row(ctx.tx, tables::MESSAGES, &place.key())?;
             if place.group != message.group || !confirmed.is_some_and(|row| row.own) {
@@ -341,7 +346,7 @@ impl Messenger {
 /// Moves what is kept by the name of an entry.
 fn rename(tx: &mut Tx<'_>, group: &GroupId, from: &EntryId, to: &EntryId) -> Result<(), ReadError> {
     Place::rename(tx, from, to);
-    for table in [tables::RECEIPTS, tables::KEPT] {
+    for table in [tables::RECEIPTS, tables::KEPT, tables::OWED] {
         let (old, new) = (group_entry(group, from), group_entry(group, to));
         let range = KeyRange::prefix(&old);
         let rows = dunlin_base::kv::Read::collect(tx, table, &range, Direction::Ascending, usize::MAX)?;

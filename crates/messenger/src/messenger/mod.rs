@@ -4,8 +4,10 @@
 //! the logs. Commands check everything before they change anything.
 
 mod conversations;
+mod devices;
 mod fold;
 mod groups;
+mod owing;
 mod people;
 mod references;
 mod sending;
@@ -35,6 +37,8 @@ pub use showing::{PAGE_MESSAGES_MAX, Page};
 pub struct Messenger {
     name: Option<DisplayName>,
     own_half: Option<SafetyHalf>,
+    /// When the next confirmation is due that this device may have to give.
+    owed_due: Option<Time>,
     notices: VecDeque<Notice>,
 }
 
@@ -109,6 +113,8 @@ impl App for Messenger {
         if engine.own_contact(ctx.tx)?.seed.is_none() {
             tolerated(engine.enable_requests(ctx))?;
         }
+        self.resume_owed(ctx.tx)?;
+        self.follow_devices(ctx, engine)?;
         self.resume(ctx, engine)
     }
 
@@ -121,12 +127,12 @@ impl App for Messenger {
         self.fold(ctx, engine, event)
     }
 
-    fn handle_timeout(&mut self, _: &mut Ctx<'_, '_>, _: &mut Engine) -> Result<(), ReadError> {
-        Ok(())
+    fn handle_timeout(&mut self, ctx: &mut Ctx<'_, '_>, engine: &mut Engine) -> Result<(), ReadError> {
+        self.give_owed(ctx, engine)
     }
 
     fn timeout(&self) -> Option<Time> {
-        None
+        self.owed_due
     }
 
     fn poll_notice(&mut self) -> Option<Notice> {

@@ -142,7 +142,7 @@ impl Messenger {
     /// # Errors
     /// When the store cannot be read.
     pub fn status(&self, read: &dyn Read, engine: &Engine) -> Result<Status, ReadError> {
-        let mut status = Status::default();
+        let mut status = Status { new_devices: self.new_devices(read)?, ..Status::default() };
         for (_, row) in people::all(read)? {
             status.contacts += usize::from(row.state() == StoredState::Added);
             status.requests += usize::from(row.state() == StoredState::Asks);
@@ -252,17 +252,17 @@ impl<'r> Scene<'r> {
     }
 
     fn delivery(&mut self, position: &Position, row: &MessageRow) -> Result<Delivery, ReadError> {
-        let sent = match self.engine.delivery(self.read, &self.group, &position.id)? {
-            Some(delivery) => delivery.sent,
+        let (sent, handed_to) = match self.engine.delivery(self.read, &self.group, &position.id)? {
+            Some(delivery) => match delivery.sent {
+                Some((at, Some(device))) => (Some(at), self.owner(&device)?),
+                Some((at, None)) => (Some(at), None),
+                None => (None, None),
+            },
             // Another device of this account wrote it, and we have it: so it was handed over.
-            None => Some((Time::from_millis(row.kept_ms), None)),
-        };
-        let handed_to = match sent.and_then(|(_, device)| device) {
-            Some(device) => self.owner(&device)?,
-            None => None,
+            None => (Some(Time::from_millis(row.kept_ms)), self.row.own_member()),
         };
         let receipts = self.receipts(&position.id)?;
-        Ok(Delivery { handed: sent.map(|(at, _)| at), handed_to, receipts, recipients: self.recipients() })
+        Ok(Delivery { handed: sent, handed_to, receipts, recipients: self.recipients() })
     }
 
     fn receipts(&mut self, entry: &EntryId) -> Result<Vec<Receipt>, ReadError> {

@@ -1,7 +1,7 @@
 //! What something waits for, in one sentence.
 
 use dunlin_base::kv::Read;
-use dunlin_base::{AccountId, EntryId, GroupId, Time};
+use dunlin_base::{AccountId, EntryId, GroupId, MemberId, Time};
 use dunlin_wesh::engine::Engine;
 
 use super::conversations::{expected, others_online};
@@ -19,6 +19,8 @@ const MISSING_NAMED_MAX: usize = 3;
 struct Others {
     /// The contact; none for a group.
     contact: Option<(String, ContactState)>,
+    /// The own account as a member.
+    own: Option<MemberId>,
     /// Whether any device of theirs is known.
     known: bool,
     online: usize,
@@ -98,6 +100,7 @@ impl Messenger {
         let members = engine.members(read, group)?;
         Ok(Others {
             contact: contact.map(|contact| (contact.name, contact.state)),
+            own: row.own_member(),
             known: members.iter().any(|member| row.own_member() != Some(*member)),
             online: others_online(read, engine, group)?.len(),
             seen: Time::from_millis(row.seen_ms),
@@ -135,6 +138,13 @@ fn outgoing(
     match (delivery.state(), &others.contact) {
         (MessageState::Kept, Some((name, state))) => kept_for_contact(message, name, *state, others, reader),
         (MessageState::Kept, None) => kept_for_group(message, delivery, others, reader),
+        (MessageState::Sent, _) if delivery.handed_to.is_some() && delivery.handed_to == others.own => {
+            format!(
+                "Another of your devices wrote it, and it is here since {}. Whether it was handed on is known \
+                 there; nobody has confirmed it yet.",
+                reader.at(message.kept)
+            )
+        }
         (MessageState::Sent, contact) => {
             let at = reader.at(delivery.handed.unwrap_or(message.kept));
             match contact {

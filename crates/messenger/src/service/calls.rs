@@ -216,6 +216,11 @@ impl ChatService for Chat {
         Ok(Response::new(convert::status(&status, profile)))
     }
 
+    async fn devices_seen(&self, _: Request<chat::DevicesSeenRequest>) -> Answer<chat::DevicesSeenReply> {
+        self.command(|ctx, _, app| Ok(app.devices_seen(ctx)?)).await?;
+        Ok(Response::new(chat::DevicesSeenReply {}))
+    }
+
     async fn watch(&self, _: Request<chat::WatchRequest>) -> Answer<Self::WatchStream> {
         Ok(Response::new(streams::watch(self.node.clone())))
     }

@@ -137,6 +137,7 @@ pub(super) fn status(status: &Status, profile: chat::Profile) -> chat::StatusRep
         unread: status.unread,
         messages_kept: count(status.kept),
         devices_online: count(status.online),
+        devices_new: status.new_devices.iter().map(ToString::to_string).collect(),
     }
 }
 

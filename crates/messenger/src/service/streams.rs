@@ -204,6 +204,7 @@ fn notice_told(
             let profile = convert::profile(app.name(), engine, app.own_link(read, engine)?);
             Some(Told::ProfileChanged(profile))
         }
+        Notice::DeviceAdded(device) => Some(Told::DeviceAdded(device.to_string())),
         Notice::ContactChanged(account) => {
             let contact = app.contact(read, engine, &account)?;
             contact.map(|contact| Told::ContactChanged(convert::contact(&contact)))

@@ -10,6 +10,7 @@
 
 mod clocks;
 mod conversations;
+mod devices;
 mod failing_disk;
 mod hostile;
 mod rules;

@@ -13,6 +13,7 @@ use dunlin_messenger::clock::Zone;
 use dunlin_messenger::links::Link;
 use dunlin_messenger::views::{Conversation, Message, MessageContent};
 use dunlin_messenger::{Messenger, MessengerError, Notice, Page};
+use dunlin_wesh::archive::Import;
 use dunlin_wesh::engine::{Action, App, Ctx, Engine, ExchangeId, Origin};
 use dunlin_wesh::profile::Profile;
 use rand_chacha::ChaCha20Rng;
@@ -192,9 +193,36 @@ impl World {
                 if self.nodes[index].engine.timeout().is_some_and(|due| due <= self.clock(index)) {
                     self.input(index, |ctx, engine| engine.handle_timeout(ctx));
                 }
+                if self.nodes[index].app.timeout().is_some_and(|due| due <= self.clock(index)) {
+                    // A node that goes down is what the caller sees.
+                    let _ = self.step(index, |ctx, engine, app| {
+                        app.handle_timeout(ctx, engine).map(Ok::<(), Infallible>)
+                    });
+                }
             }
             self.settle();
         }
+    }
+
+    /// Takes the account of a node over into a new one, as its archive has it, connected to nobody.
+    pub fn add_device(&mut self, of: usize) -> usize {
+        let node = &self.nodes[of];
+        let mut export = node.engine.dangerous_export(&*node.store).unwrap();
+        let store = MemoryStore::default();
+        let mut tx = Tx::new(&store);
+        let mut import = Import::begin(&mut tx, Profile::Berty).unwrap();
+        while let Some(part) = export.next_part(&node.engine, &*node.store).unwrap() {
+            import.feed(&mut tx, part.as_bytes()).unwrap();
+        }
+        import.finish(&mut tx, &mut self.rng).unwrap();
+        store.commit(tx.into_batch(), Durability::Synced).unwrap();
+        let index = self.nodes.len();
+        let node = self.open(index, Arc::new(store));
+        self.nodes.push(node);
+        self.collect_actions(index);
+        self.settle();
+        self.wait_a_minute();
+        index
     }
 
     /// Runs a command of the messenger, and lets its effects spread.
@@ -342,8 +370,15 @@ impl World {
                 self.nodes[index].topics.remove(&topic);
             }
             Action::Publish { topic, data } => {
-                for other in self.neighbours_on(index, &topic) {
-                    self.input(other, |ctx, engine| engine.handle_gossip(ctx, &topic, &own, &data));
+                // Whoever is on the topic hands it on.
+                let (mut reached, mut next) = (BTreeSet::from([index]), VecDeque::from([index]));
+                while let Some(through) = next.pop_front() {
+                    for other in self.neighbours_on(through, &topic) {
+                        if reached.insert(other) {
+                            self.input(other, |ctx, engine| engine.handle_gossip(ctx, &topic, &own, &data));
+                            next.push_back(other);
+                        }
+                    }
                 }
             }
             Action::SendHeads { id, peer, data } => match self.neighbour(index, &peer) {

@@ -2,12 +2,14 @@
 //!
 //! `weshnet.protocol.v1.ProtocolService` has the names, numbers and errors of the existing one, so that its
 //! clients work unchanged; `weshnet.outofstoremessage.v1.OutOfStoreMessageService` has the one call that a push
-//! extension needs. `dunlin.node.v1.NodeService` has what those cannot say: whom to connect to. What is served
+//! extension needs. `dunlin.node.v1.NodeService` has what those cannot say: whom to connect to; and
+//! `dunlin.device.v1.DeviceService` what concerns the devices of the account. What is served
 //! can be asked for by reflection.
 
 mod archive;
 mod credentials;
 mod debug;
+mod devices;
 mod groups;
 mod items;
 mod lists;
@@ -23,6 +25,7 @@ mod waiting;
 mod web;
 
 use dunlin_wesh::engine::App;
+use stubs::device::device_service_server::{self, DeviceServiceServer};
 use stubs::node::node_service_server::{self, NodeServiceServer};
 use stubs::out_of_store::out_of_store_message_service_server::{self, OutOfStoreMessageServiceServer};
 use stubs::protocol::protocol_service_server::{self, ProtocolServiceServer};
@@ -49,6 +52,9 @@ pub mod stubs {
     pub mod replication {
         tonic::include_proto!("weshnet.replication.v1");
     }
+    pub mod device {
+        tonic::include_proto!("dunlin.device.v1");
+    }
     pub mod node {
         tonic::include_proto!("dunlin.node.v1");
     }
@@ -64,15 +70,18 @@ pub fn routes_beside<A: App + Send + 'static>(node: &NodeHandle<A>, beside: &[&s
     let protocol = ProtocolServiceServer::new(protocol::Protocol::new(node.clone()));
     let out_of_store = OutOfStoreMessageServiceServer::new(out_of_store::OutOfStore::new(node.clone()));
     let network = NodeServiceServer::new(network::Network::new(node.clone()));
+    let devices = DeviceServiceServer::new(devices::Devices::new(node.clone()));
     let names = [
         protocol_service_server::SERVICE_NAME,
         out_of_store_message_service_server::SERVICE_NAME,
         node_service_server::SERVICE_NAME,
+        device_service_server::SERVICE_NAME,
     ];
     let names: Vec<&str> = names.iter().chain(beside).copied().collect();
     let routes = Routes::new(protocol.max_decoding_message_size(REQUEST_BYTES_MAX))
         .add_service(out_of_store.max_decoding_message_size(REQUEST_BYTES_MAX))
-        .add_service(network);
+        .add_service(network)
+        .add_service(devices);
     with_reflection(routes, &names)
 }
 

@@ -136,7 +136,7 @@ impl<A: App + Send + 'static> NodeService for Network<A> {
 }
 
 /// A status whose trailer carries one word for programs.
-fn refusal(code: Code, reason: &'static str, sentence: String) -> Status {
+pub(super) fn refusal(code: Code, reason: &'static str, sentence: String) -> Status {
     let mut status = Status::new(code, sentence);
     status.metadata_mut().insert("dunlin-reason", tonic::metadata::MetadataValue::from_static(reason));
     status

@@ -144,7 +144,11 @@ impl Engine {
         entry: &EntryId,
         device: DeviceId,
     ) -> Result<(), ReadError> {
-        if device == self.active(group)?.own_device() {
+        let active = self.active(group)?;
+        // What the other devices of this account have has reached nobody yet.
+        if device == active.own_device()
+            || active.index.member_of(ctx.tx, &device)? == Some(active.own_member())
+        {
             return Ok(());
         }
         let key = group_entry_key(group, entry);

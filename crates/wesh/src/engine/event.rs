@@ -63,7 +63,7 @@ pub enum Event {
         /// Whom it went to.
         account: AccountId,
     },
-    /// An own entry was handed to a device of another member, or of this account.
+    /// An own entry was handed to a device of another member.
     Delivered {
         /// In which group.
         group: GroupId,

@@ -56,6 +56,14 @@ impl Engine {
         Ok(Export { stage: Stage::Keys, groups })
     }
 
+    /// Begins to write what a further device of the account needs to be one: the keys and the log of the account
+    /// group. It gets the other groups from any device that has them.
+    ///
+    /// Dangerous as [`Self::dangerous_export`] is.
+    pub fn dangerous_export_account_log(&self) -> Export {
+        Export { stage: Stage::Keys, groups: VecDeque::from([self.account_group()]) }
+    }
+
     /// A log of a group, active or not.
     fn log_of(&self, group: &Group, kind: StoreKind) -> Log {
         let type_name = kind.type_name(self.profile);

@@ -42,6 +42,7 @@ impl Engine {
         self.at_work = Some(*group);
         let batch = active.store_mut(kind).log.join_ready(ctx.tx, JOIN_BATCH)?;
         let more = batch.more;
+        self.note_learned(ctx, group, kind, &batch)?;
         if more {
             self.backlog.insert((*group, kind));
         }
@@ -310,6 +311,7 @@ impl Engine {
                 Ok(())
             }
             Change::ContactChanged { account, state, .. } => self.follow_contact(ctx, account, *state),
+            Change::DeviceNoted { .. } => self.follow_devices(ctx.tx),
             Change::RequestsChanged { .. } | Change::SeedReset { .. } => self.follow_requests(ctx),
             _ => Ok(()),
         }
@@ -630,6 +632,7 @@ impl Engine {
                 self.follow_contact(ctx, &account, state)?;
             }
             self.follow_requests(ctx)?;
+            self.follow_devices(ctx.tx)?;
         }
         self.serve_chain_keys(ctx, group)?;
         for member in self.members(ctx.tx, group)? {

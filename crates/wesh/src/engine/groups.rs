@@ -42,6 +42,10 @@ pub(super) struct GroupStore {
     pub writer: Writer,
     pub address: StoreAddress,
     pub announcement: Announcement,
+    /// A peer gave us heads that we did not have, past the topic, so that the others may not know of them.
+    pub learned: bool,
+    /// When the topic is told what was learned so.
+    pub relay_due: Option<Time>,
     /// The heads to which `confirmed` and `told` of the subscribers refer.
     pub told_heads: Vec<EntryId>,
     /// What this device wrote last, as far as it has since the group was opened.
@@ -94,7 +98,9 @@ impl ActiveGroup {
 
     pub fn announcement_due(&self) -> Option<Time> {
         let stores = [&self.metadata, &self.messages].into_iter();
-        stores.filter_map(|store| store.announcement.due).chain(self.pace.due).min()
+        let stores = [&self.metadata, &self.messages].into_iter();
+        let stores = stores.flat_map(|store| store.announcement.due.into_iter().chain(store.relay_due));
+        stores.chain(self.pace.due).min()
     }
 
     pub fn own_member(&self) -> MemberId {
@@ -255,6 +261,11 @@ impl Engine {
         }
     }
 
+    /// Whether messages of a group are about to join: what answers them may be among the next ones.
+    pub fn is_joining(&self, group: &GroupId) -> bool {
+        self.backlog.contains(&(*group, StoreKind::Messages))
+    }
+
     /// Devices of an active group for which a connected host speaks.
     pub fn online_devices(&self, group: &GroupId) -> Vec<DeviceId> {
         let Some(active) = self.groups.get(group) else { return Vec::new() };
@@ -310,6 +321,9 @@ impl Engine {
         peer: &PeerId,
         entry: &EntryId,
     ) -> Result<Option<Vec<u8>>, ReadError> {
+        if self.is_turned_away(peer) {
+            return Ok(None);
+        }
         for active in self.groups.values().filter(|active| active.speakers.contains_key(peer)) {
             for kind in STORES {
                 if let Some(block) = dunlin_log::block_in(read, active.store(kind).log.tag(), *entry)? {
@@ -360,6 +374,7 @@ impl Engine {
     pub(super) fn open_account_group(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), OpenError> {
         let group = Group::account(&self.keys);
         self.start_group(ctx, group)?;
+        self.follow_devices(ctx.tx)?;
         self.finish(ctx)?;
         Ok(())
     }
@@ -381,6 +396,8 @@ impl Engine {
                 writer: Writer::new(group.signing_key().clone()),
                 address,
                 announcement: Announcement::default(),
+                learned: false,
+                relay_due: None,
                 told_heads: Vec::new(),
                 own_head: None,
                 heads_turn: 0,
@@ -424,7 +441,10 @@ impl Engine {
         let own_device = active.own_device();
         if active.index.member_of(ctx.tx, &own_device)?.is_none() {
             let event = MetadataKind::member_device_added(&active.own);
-            self.append_event(ctx, id, &event)?;
+            match *id == self.account_group() {
+                true => self.announce_in_account(ctx)?,
+                false => drop(self.append_event(ctx, id, &event)?),
+            }
             return self.serve_announced(ctx, id);
         }
         self.serve_chain_keys(ctx, id)

@@ -18,6 +18,7 @@ mod commands;
 mod contacts;
 mod credentials;
 mod delivery;
+mod devices;
 mod discovery;
 mod event;
 mod export;
@@ -45,6 +46,7 @@ pub use app::{App, NoApp};
 pub use commands::{CommandError, PAYLOAD_BYTES_MAX};
 pub use credentials::CredentialError;
 pub use delivery::Delivery;
+pub use devices::DeviceError;
 pub use discovery::{Findable, Search};
 pub use dunlin_log::Position;
 pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
@@ -109,6 +111,8 @@ pub struct Engine {
     stale: BTreeSet<(GroupId, StoreKind)>,
     /// Groups in which this device is not announced yet: what their logs hold joins first.
     to_be_announced: BTreeSet<GroupId>,
+    /// Devices of this account that are removed from it.
+    removed: BTreeSet<DeviceId>,
     /// Groups that stay closed, since what is stored of them cannot be read.
     set_aside: BTreeSet<GroupId>,
     /// The owner has closed the account group: what needs it is refused until it is activated again.
@@ -162,6 +166,7 @@ impl Engine {
             speakers_changed: true,
             stale: BTreeSet::new(),
             to_be_announced: BTreeSet::new(),
+            removed: BTreeSet::new(),
             set_aside: BTreeSet::new(),
             account_closed: false,
             at_work: None,
@@ -184,6 +189,7 @@ impl Engine {
         self.heed_clock(ctx.now);
         self.join_backlog(ctx)?;
         self.ask_for_blocks(ctx.now);
+        self.relay_heads(ctx)?;
         self.repeat_announcements(ctx)?;
         self.serve_owed(ctx)?;
         self.expire_exchanges(ctx)?;
@@ -293,6 +299,7 @@ impl Engine {
             }
             for store in [&mut active.metadata, &mut active.messages] {
                 store.no_hurry_until = store.no_hurry_until.min(now);
+                store.relay_due = store.relay_due.map(|due| due.min(now));
                 for subscriber in store.subscribers.values_mut() {
                     subscriber.quiet_until = subscriber.quiet_until.min(now);
                 }

@@ -100,7 +100,7 @@ impl Engine {
         }
         let mut served: BTreeMap<PeerId, Vec<LogTag>> = BTreeMap::new();
         for active in self.groups.values() {
-            for peer in active.speakers.keys() {
+            for peer in active.speakers.keys().filter(|peer| !self.is_turned_away(peer)) {
                 let logs = served.entry(peer.clone()).or_default();
                 logs.extend([active.metadata.log.tag(), active.messages.log.tag()]);
             }

@@ -7,7 +7,7 @@
 use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::ReadError;
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
-use dunlin_log::{Checked, Checker, Entry, Ingest, heads_from_json, heads_to_json};
+use dunlin_log::{Checked, Checker, Entry, Ingest, JoinedBatch, heads_from_json, heads_to_json};
 
 use super::fetches::FETCHES_MAX;
 use super::groups::Subscriber;
@@ -28,6 +28,10 @@ const HURRY_PAUSE: Span = Span::from_secs(30);
 /// How often the same heads are repeated to the same peer: the pauses add up to about ten minutes, after
 /// which the peer is given them again when it next comes onto the topic.
 const REPEATS_MAX: u8 = 9;
+/// Longest pause before the topic is told of heads that came on the direct channel, and shortest. Whoever is
+/// first spares the others that have learned the same from the same peer.
+const RELAY_LONGEST: Span = Span::from_secs(2);
+const RELAY_SHORTEST: Span = Span::from_millis(250);
 /// Failed attempts after which what descends from a missing entry is shown without it. The entry is still
 /// asked for; when it arrives, it takes its place.
 const FETCH_TRIES_BEFORE_HOLE: u8 = 4;
@@ -277,6 +281,47 @@ impl Engine {
         Ok(())
     }
 
+    /// Notes that what a peer gave us past the topic has joined.
+    pub(super) fn note_learned(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        batch: &JoinedBatch,
+    ) -> Result<(), ReadError> {
+        let store = self.active_mut(group)?.store_mut(kind);
+        if !store.learned || batch.joined.is_empty() {
+            return Ok(());
+        }
+        store.learned = batch.more;
+        let range = RELAY_LONGEST.as_millis() - RELAY_SHORTEST.as_millis();
+        let jitter = Span::from_millis(ctx.rng.next_u64() % range);
+        store.relay_due = Some(ctx.now + RELAY_SHORTEST + jitter);
+        Ok(())
+    }
+
+    /// Tells topics what a peer brought past them: those who are not connected with that peer would hear of it
+    /// with the next own entry only.
+    pub(super) fn relay_heads(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        let due: Vec<_> = self.topics.values().copied().collect();
+        for (group, kind) in due {
+            let Some(active) = self.groups.get_mut(&group) else { continue };
+            let store = active.store_mut(kind);
+            if store.relay_due.is_none_or(|due| due > ctx.now) {
+                continue;
+            }
+            store.relay_due = None;
+            // One of them brought it.
+            if store.subscribers.len() > 1 {
+                let topic = store.address.to_string();
+                let (data, _) = self.heads_payload(ctx, &group, kind)?;
+                self.actions.push_back(Action::Publish { topic, data });
+            }
+        }
+        self.at_work = None;
+        Ok(())
+    }
+
     /// Gives heads again to those who have not shown that they have them.
     pub(super) fn repeat_announcements(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         let due: Vec<_> = self
@@ -393,6 +438,7 @@ impl Engine {
         let entries: Vec<Entry> = entries.into_iter().flatten().take(HEADS_PER_PAYLOAD_MAX).collect();
         for entry in &entries {
             if !self.active(group)?.store(kind).log.contains(ctx.tx, entry.id())? {
+                self.active_mut(group)?.store_mut(kind).learned |= direct;
                 self.take_block(ctx, group, kind, entry.block())?;
             }
         }
@@ -439,6 +485,10 @@ impl Engine {
             shown.iter().try_fold(true, |all, id| Ok::<_, ReadError>(all && log.contains(ctx.tx, *id)?))?;
         let now = ctx.now;
         let store = self.active_mut(group)?.store_mut(kind);
+        if covered && !direct {
+            // Somebody told the topic.
+            store.relay_due = None;
+        }
         if store.told_heads != own {
             store.told_heads = own;
             for subscriber in store.subscribers.values_mut() {
@@ -489,6 +539,9 @@ impl Engine {
         kind: StoreKind,
         peer: &PeerId,
     ) -> Result<(), ReadError> {
+        if self.is_turned_away(peer) {
+            return Ok(());
+        }
         let (data, shown) = self.heads_payload(ctx, group, kind)?;
         let id = self.fresh_id();
         let store = self.active_mut(group)?.store_mut(kind);

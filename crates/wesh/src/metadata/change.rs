@@ -21,6 +21,11 @@ pub enum Change {
         /// The device.
         device: DeviceId,
     },
+    /// Something was said about a device of the account. What holds of it is the index's to say.
+    DeviceNoted {
+        /// The device.
+        device: DeviceId,
+    },
     /// Two members claim one device; the first in the order of the log has it (`spec/security.md` O13).
     DeviceContested {
         /// The device.
@@ -99,6 +104,7 @@ impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = match self {
             Self::MemberDeviceAdded { .. } => f.debug_struct("MemberDeviceAdded"),
+            Self::DeviceNoted { .. } => f.debug_struct("DeviceNoted"),
             Self::DeviceContested { .. } => f.debug_struct("DeviceContested"),
             Self::ChainKeyOffered { .. } => f.debug_struct("ChainKeyOffered"),
             Self::GroupJoined(_) => f.debug_struct("GroupJoined"),
@@ -131,7 +137,8 @@ impl fmt::Debug for Change {
                 .field("state", state)
                 .finish_non_exhaustive(),
             Self::InitialMember { member } => shown.field("member", member).finish(),
-            Self::AliasKeyAdded { device, .. }
+            Self::DeviceNoted { device }
+            | Self::AliasKeyAdded { device, .. }
             | Self::Replicating { device, .. }
             | Self::AppMetadata { device, .. } => shown.field("device", device).finish_non_exhaustive(),
             Self::SeedReset { .. } | Self::CredentialRegistered(_) => shown.finish_non_exhaustive(),

@@ -9,6 +9,7 @@ use prost::Message;
 use rand_core::{CryptoRng, RngCore};
 
 use super::event::{Event, EventError};
+use super::note::DeviceNote;
 use crate::errors::{Code, Coded};
 use crate::group::{Group, OwnMember};
 use crate::padding::{Carrier, Padding};
@@ -25,6 +26,17 @@ pub fn seal(
 ) -> Vec<u8> {
     debug_assert_eq!(event.device(), Some(&own.device_id()), "the event belongs to another device");
     seal_signed(group, &own.device, event, padding, rng)
+}
+
+/// Seals event 1 of the own device again, with a note about a device of the account.
+pub fn seal_note(
+    group: &Group,
+    own: &OwnMember,
+    note: &DeviceNote,
+    padding: Padding,
+    rng: &mut (impl RngCore + CryptoRng + ?Sized),
+) -> Vec<u8> {
+    seal_payload(group, &own.device, &Event::member_device_added(own), &note.to_field(), padding, rng)
 }
 
 /// Seals the one event that the key of a new multi-member group signs: [`Event::InitialMember`].
@@ -47,7 +59,19 @@ fn seal_signed(
     padding: Padding,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
 ) -> Vec<u8> {
-    let payload = event.encode();
+    seal_payload(group, signer, event, &[], padding, rng)
+}
+
+/// Seals an event with a further field behind its payload.
+fn seal_payload(
+    group: &Group,
+    signer: &SecretKey,
+    event: &Event,
+    field: &[u8],
+    padding: Padding,
+    rng: &mut (impl RngCore + CryptoRng + ?Sized),
+) -> Vec<u8> {
+    let payload = [event.encode().as_slice(), field].concat();
     let clear = GroupMetadata {
         event_type: event.event_type().into(),
         sig: signer.sign(&payload).as_bytes().to_vec(),
@@ -130,6 +154,14 @@ impl OpenedEvent {
     /// The payload as it was received: it may hold fields that are unknown here.
     pub fn payload(&self) -> &[u8] {
         &self.payload
+    }
+
+    /// What an event 1 says about a device of the account beside who it belongs to.
+    pub fn note(&self) -> Option<DeviceNote> {
+        match self.event {
+            Event::MemberDeviceAdded { .. } => DeviceNote::in_payload(&self.payload),
+            _ => None,
+        }
     }
 
     /// The signature over the payload.

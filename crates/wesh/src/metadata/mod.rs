@@ -8,9 +8,11 @@ mod change;
 mod envelope;
 mod event;
 mod index;
+mod note;
 mod payload;
 
 pub use change::Change;
-pub use envelope::{OpenError, OpenedEvent, open, seal, seal_by_group};
+pub use envelope::{OpenError, OpenedEvent, open, seal, seal_by_group, seal_note};
 pub use event::{Credential, Event, EventError};
 pub use index::{ContactRecord, Index};
+pub use note::{DEVICE_NAME_BYTES_MAX, DeviceNote, DeviceRecord, NoteKind};

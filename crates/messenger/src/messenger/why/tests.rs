@@ -32,11 +32,11 @@ fn message() -> Message {
 }
 
 fn bob(state: ContactState) -> Others {
-    Others { contact: Some(("Bob".into(), state)), known: true, online: 0, seen: NOON }
+    Others { contact: Some(("Bob".into(), state)), own: None, known: true, online: 0, seen: NOON }
 }
 
 fn group() -> Others {
-    Others { contact: None, known: true, online: 0, seen: NOON }
+    Others { contact: None, own: None, known: true, online: 0, seen: NOON }
 }
 
 fn receipt(name: &str, seed: u8, at: Time) -> Receipt {

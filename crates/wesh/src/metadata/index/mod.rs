@@ -25,6 +25,7 @@
 //! | `K` | seed | nothing: was in force once |
 //! | `C` | account | see [`ContactRecord`] |
 //! | `A` | device | position, alias key |
+//! | `N` | position | device that says it, then its note about a device of the account as field 1003 |
 //! | `V` | position | payload of the event 500 |
 
 mod contacts;
@@ -42,6 +43,7 @@ pub use contacts::ContactRecord;
 use super::change::Change;
 use super::envelope::OpenedEvent;
 use super::event::Event;
+use super::note::DeviceNote;
 use crate::contact::ContactStep;
 use crate::group::{Group, GroupKind, OwnMember};
 use crate::keys::AccountKeys;
@@ -112,6 +114,9 @@ impl Index {
         match (event.event(), event.device()) {
             (Event::MemberDeviceAdded { device, member, .. }, _) => {
                 self.bind(tx, &place, device, member, &mut changes)?;
+                if let Some(note) = event.note() {
+                    self.keep_note(tx, &place, device, member, &note, &mut changes);
+                }
             }
             (_, Some(device))
                 if !tx.contains(tables::INDEX, &self.key(Tag::Device, &[device.as_bytes()]))? =>
@@ -175,6 +180,23 @@ impl Index {
             }
         }
         Ok(())
+    }
+
+    /// Keeps what a device of the account says about another one, for [`Self::devices`] to judge.
+    fn keep_note(
+        &self,
+        tx: &mut Tx<'_>,
+        place: &Place,
+        author: &DeviceId,
+        member: &MemberId,
+        note: &DeviceNote,
+        changes: &mut Vec<Change>,
+    ) {
+        if self.kind == GroupKind::Account && *member == self.own_member {
+            let row = [author.as_bytes().as_slice(), &note.to_field()].concat();
+            tx.put(tables::INDEX, &self.key(Tag::Note, &[place]), &row);
+            changes.push(Change::DeviceNoted { device: note.subject });
+        }
     }
 
     fn put_binding(&self, tx: &mut Tx<'_>, place: &Place, device: &DeviceId, member: &MemberId) {

@@ -11,6 +11,7 @@ use super::Index;
 use super::rows::{self, Place, Tag, first_place};
 use crate::group::Group;
 use crate::metadata::Credential;
+use crate::metadata::note::{self, DeviceNote, DeviceRecord};
 use crate::tables::{self, damaged};
 
 impl Index {
@@ -84,6 +85,21 @@ impl Index {
             Some(())
         })?;
         Ok(devices)
+    }
+
+    /// The devices of the account and what they say of each other, in the order of their keys. For the index of
+    /// the account group.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn devices(&self, read: &dyn Read) -> Result<Vec<DeviceRecord>, ReadError> {
+        let mut notes = Vec::new();
+        collect_into(read, &self.range(Tag::Note, &[]), &mut |_, row| {
+            let (author, field) = row.split_at_checked(32)?;
+            notes.push((DeviceId::from_stored(author)?, DeviceNote::in_payload(field)?));
+            Some(())
+        })?;
+        Ok(note::fold(self.devices_of(read, &self.own_member)?, notes))
     }
 
     /// Whether this device gave its chain to `member`, by an event that is in the log.

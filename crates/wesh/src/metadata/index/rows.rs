@@ -12,6 +12,7 @@ pub(super) enum Tag {
     Alias = b'A' as isize,
     Contact = b'C' as isize,
     Device = b'D' as isize,
+    Note = b'N' as isize,
     Requests = b'E' as isize,
     Group = b'G' as isize,
     InitialMember = b'I' as isize,
