@@ -8,7 +8,7 @@ use std::time::Duration;
 use dunlin_messenger::Messenger;
 use dunlin_messenger::rpc::chat_service_server::SERVICE_NAME as CHAT_SERVICE_NAME;
 use dunlin_messenger::text::DisplayName;
-use dunlin_node::{ImportError, NodeConfig, NodeHandle, Origins, StartError};
+use dunlin_node::{Claim, CoreError, FileBeside, ImportError, NodeConfig, NodeHandle, Origins, StartError};
 use dunlin_store::{OpenError, RedbStore};
 use dunlin_wesh::archive::Imported;
 use dunlin_wesh::profile::Profile;
@@ -76,6 +76,7 @@ impl Running {
             Some(archive) => import(store, profile, archive).await?,
             None => store,
         };
+        let store = claimed(store, home).await?;
         let node_config = node_config(Arc::new(store), profile, config, options)?;
         let node = NodeHandle::start(node_config, Messenger::new).await.map_err(not_started)?;
         match Self::serve(node.clone(), home, options).await {
@@ -274,6 +275,26 @@ fn profile_of(name: ProfileName) -> Profile {
         ProfileName::Berty => Profile::Berty,
         ProfileName::Wesh => Profile::Wesh,
     }
+}
+
+/// Finds out whether the data directory is a copy. Then the account goes on as a new device, and the user is told.
+async fn claimed(store: RedbStore, home: &Home) -> Result<RedbStore, Failure> {
+    let Some(beside) = FileBeside::of(home.path()) else { return Ok(store) };
+    let claimed = tokio::task::spawn_blocking(move || {
+        let claim = dunlin_node::claim(&store, &beside)?;
+        Ok::<_, CoreError>((store, claim))
+    });
+    let failed =
+        |error: &dyn std::fmt::Display| Failure::told(format!("The data directory cannot be used: {error}."));
+    let (store, claim) = claimed.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    if claim == Claim::Copied {
+        eprintln!(
+            "{} is a copy of a data directory, was moved, or came back from a backup. Its old keys may be in use, so this \
+             node goes on as a new device of the account; contacts and groups learn of it by themselves.",
+            home.path().display()
+        );
+    }
+    Ok(store)
 }
 
 /// Takes over the account of an archive, and says what came of it.

@@ -19,6 +19,7 @@
 //! ```
 
 mod ahead;
+mod claim;
 mod config;
 mod core;
 mod finder;
@@ -30,6 +31,7 @@ mod services;
 mod serving;
 pub mod tables;
 
+pub use claim::{BootNonce, BootNonces, Claim, FileBeside, Keystore, claim};
 pub use config::NodeConfig;
 pub use core::CoreError;
 pub use handle::{CallError, NodeHandle, StartError};

@@ -9,6 +9,7 @@
 )]
 
 mod clocks;
+mod clones;
 mod conversations;
 mod failing_disk;
 mod hostile;

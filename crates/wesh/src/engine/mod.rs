@@ -24,6 +24,7 @@ mod fold;
 mod groups;
 mod out_of_store;
 mod peers;
+mod renewal;
 mod requests;
 mod sync;
 
@@ -42,6 +43,7 @@ pub use dunlin_log::Position;
 pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
 pub use export::Export;
 pub use groups::StoreKind;
+pub use renewal::{RenewalCause, renew_device};
 pub use requests::Request;
 
 use crate::credentials::Verification;
@@ -87,6 +89,8 @@ pub struct Engine {
     /// What an issuer is asked to confirm. Forgotten when the engine is dropped.
     verification: Option<Verification>,
     records_due: Option<Time>,
+    /// An entry showed that another device has the key of this one.
+    key_is_shared: bool,
     /// When message keys are to be erased; never later than the first is due.
     keys_due: Option<Time>,
     speakers_changed: bool,
@@ -138,6 +142,7 @@ impl Engine {
             requests_enabled: false,
             verification: None,
             records_due: None,
+            key_is_shared: false,
             keys_due: message::erasure_due(ctx.tx)?,
             // Whoever watches may still have what an engine before this one told.
             speakers_changed: true,
@@ -151,6 +156,7 @@ impl Engine {
             actions: VecDeque::new(),
             events: VecDeque::new(),
         };
+        engine.tell_renewal(ctx)?;
         engine.open_account_group(ctx)?;
         engine.resume_requests(ctx)?;
         Ok(engine)
@@ -247,6 +253,7 @@ impl Engine {
     fn finish(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         self.heed_clock(ctx.now);
         self.join_backlog(ctx)?;
+        self.renew_if_shared(ctx)?;
         self.announce(ctx)?;
         self.at_work = None;
         Ok(())
