@@ -9,7 +9,8 @@ use dunlin_messenger::Messenger;
 use dunlin_messenger::rpc::chat_service_server::SERVICE_NAME as CHAT_SERVICE_NAME;
 use dunlin_messenger::text::DisplayName;
 use dunlin_node::{
-    ImportError, JoinAccountError, JoinNews, Joined, NodeConfig, NodeHandle, Origins, StartError,
+    Claim, CoreError, FileBeside, ImportError, JoinAccountError, JoinNews, Joined, NodeConfig, NodeHandle,
+    Origins, StartError,
 };
 use dunlin_store::{OpenError, RedbStore};
 use dunlin_wesh::archive::Imported;
@@ -97,6 +98,7 @@ impl Running {
             },
         };
         let profile = home.settle_profile(options.profile)?;
+        let store = claimed(store, home).await?;
         let mut node_config = node_config(store, profile, config, options)?;
         node_config.connect.extend(reach);
         let node = NodeHandle::start(node_config, Messenger::new).await.map_err(not_started)?;
@@ -301,6 +303,26 @@ fn profile_of(name: ProfileName) -> Profile {
         ProfileName::Berty => Profile::Berty,
         ProfileName::Wesh => Profile::Wesh,
     }
+}
+
+/// Finds out whether the data directory is a copy. Then the account goes on as a new device, and the user is told.
+async fn claimed(store: Arc<RedbStore>, home: &Home) -> Result<Arc<RedbStore>, Failure> {
+    let Some(beside) = FileBeside::of(home.path()) else { return Ok(store) };
+    let claimed = tokio::task::spawn_blocking(move || {
+        let claim = dunlin_node::claim(&*store, &beside)?;
+        Ok::<_, CoreError>((store, claim))
+    });
+    let failed =
+        |error: &dyn std::fmt::Display| Failure::told(format!("The data directory cannot be used: {error}."));
+    let (store, claim) = claimed.await.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
+    if claim == Claim::Copied {
+        eprintln!(
+            "{} is a copy of a data directory, was moved, or came back from a backup. Its old keys may be in use, so this \
+             node goes on as a new device of the account; contacts and groups learn of it by themselves.",
+            home.path().display()
+        );
+    }
+    Ok(store)
 }
 
 /// Takes over the account of an archive, and says what came of it.

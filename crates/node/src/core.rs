@@ -12,13 +12,16 @@ use std::time::{Duration, Instant, SystemTime};
 use dunlin_base::kv::{CommitError, Durability, ReadError, Store, Tx};
 use dunlin_base::{EntryId, GroupId, PeerId, Time};
 use dunlin_log::Checked;
-use dunlin_wesh::engine::{Action, App, CommandError, Ctx, Engine, Event, ExchangeId, OpenError};
+use dunlin_wesh::engine::{
+    Action, App, CommandError, Ctx, Engine, Event, ExchangeId, OpenError, RenewalCause,
+};
 use dunlin_wesh::profile::Profile;
 use rand_core::OsRng;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::perform::Performer;
 use crate::serving::Serving;
+use crate::tables;
 
 /// Inputs that may wait for the core. Beyond that the network is not read.
 pub(crate) const INPUTS_WAITING_MAX: usize = 1024;
@@ -393,6 +396,13 @@ impl<A: App + Send + 'static> Core<A> {
         let mut rng = OsRng;
         while let Some(event) = self.engine.poll_event() {
             let mut ctx = Ctx { tx, now: now(), rng: &mut rng };
+            if let Event::DeviceRenewed { cause: RenewalCause::KeyInUseElsewhere, .. } = event {
+                tracing::warn!(
+                    "another node runs on a copy of this data directory; this one goes on as a new device of the account"
+                );
+                // From the next start on, the two hosts are two for the network as well.
+                ctx.tx.delete(tables::NODE, tables::IDENTITY);
+            }
             self.app.handle_event(&mut ctx, &mut self.engine, &event)?;
             outcome.events.push(Arc::new(event));
         }

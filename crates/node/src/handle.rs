@@ -26,9 +26,6 @@ use crate::serving::Serving;
 use crate::tables;
 use crate::traffic::Traffic;
 
-/// Key of [`tables::NODE`] under which the seed of the peer identity lies.
-const IDENTITY: &[u8] = b"identity";
-
 /// Why a node could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -374,14 +371,14 @@ fn run_core<A: App + Send + 'static>(
 
 /// The seed of the peer identity, made at the first start.
 pub(crate) fn identity(store: &dyn Store) -> Result<Zeroizing<[u8; 32]>, CoreError> {
-    let kept = store.get(tables::NODE, IDENTITY)?.map(Zeroizing::new);
+    let kept = store.get(tables::NODE, tables::IDENTITY)?.map(Zeroizing::new);
     if let Some(seed) = kept.and_then(|seed| <[u8; 32]>::try_from(seed.as_slice()).ok()) {
         return Ok(Zeroizing::new(seed));
     }
     let mut seed = Zeroizing::new([0; 32]);
     OsRng.fill_bytes(&mut *seed);
     let mut tx = dunlin_base::kv::Tx::new(store);
-    tx.put(tables::NODE, IDENTITY, &*seed);
+    tx.put(tables::NODE, tables::IDENTITY, &*seed);
     store.commit(tx.into_batch(), dunlin_base::kv::Durability::Synced)?;
     Ok(seed)
 }

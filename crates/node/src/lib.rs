@@ -23,6 +23,7 @@
 //! ```
 
 mod ahead;
+mod claim;
 mod config;
 mod core;
 mod discovery;
@@ -37,6 +38,7 @@ mod serving;
 pub mod tables;
 mod traffic;
 
+pub use claim::{BootNonce, BootNonces, Claim, FileBeside, Keystore, claim};
 pub use config::NodeConfig;
 pub use core::CoreError;
 pub use dunlin_base::kv::MemoryStore;

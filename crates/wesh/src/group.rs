@@ -11,7 +11,7 @@ use rand_core::{CryptoRng, RngCore};
 use zeroize::Zeroizing;
 
 use crate::errors::{Code, Coded};
-use crate::keys::{AccountKeys, KeyStoreError, load_key, random_key, store_key};
+use crate::keys::{AccountKeys, GROUP_DEVICE_KEY, KeyStoreError, load_key, random_key, store_key};
 
 const SECRET_SIG: &str = "secret_sig";
 const LINK_KEY_SIG: &str = "link_key_sig";
@@ -320,7 +320,7 @@ impl OwnMember {
         let member = keys
             .member_key_in(group)
             .map_err(|source| KeyStoreError::Damaged { name: format!("memberSK_{group}"), source })?;
-        let name = format!("memberDeviceSK_{group}");
+        let name = format!("{GROUP_DEVICE_KEY}{group}");
         if let Some(device) = load_key(tx, &name)? {
             return Ok(Self { member, device });
         }

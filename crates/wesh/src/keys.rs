@@ -15,7 +15,7 @@
 //! keystore. What can be derived (member keys, contact pair keys) is not stored.
 
 use dunlin_base::keys::KeyError;
-use dunlin_base::kv::{Read, ReadError, Tx};
+use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
 use dunlin_base::{AccountId, DeviceId, GroupId, PublicKey, SecretKey};
 use rand_core::{CryptoRng, RngCore};
 use zeroize::Zeroizing;
@@ -26,6 +26,8 @@ use crate::tables;
 const ACCOUNT_KEY: &str = "accountSK";
 const PROOF_KEY: &str = "accountProofSK";
 const DEVICE_KEY: &str = "deviceSK";
+/// What the names of device keys in multi-member groups begin with.
+pub(crate) const GROUP_DEVICE_KEY: &str = "memberDeviceSK_";
 /// Marks a store that an archive is being imported into: [`crate::archive::Import`].
 pub(crate) const IMPORTING: &str = "importing";
 
@@ -154,6 +156,23 @@ impl AccountKeys {
         store_key(tx, ACCOUNT_KEY, &self.account);
         store_key(tx, PROOF_KEY, &self.proof);
         store_key(tx, DEVICE_KEY, &self.device);
+    }
+
+    /// Replaces the device key, and forgets those of multi-member groups, which are drawn anew when they are
+    /// next needed. The others know this account by a new device from then on.
+    pub(crate) fn renew_device(
+        &mut self,
+        tx: &mut Tx<'_>,
+        rng: &mut (impl RngCore + CryptoRng + ?Sized),
+    ) -> Result<(), ReadError> {
+        let range = KeyRange::prefix(GROUP_DEVICE_KEY.as_bytes());
+        for (name, key) in tx.collect(tables::KEYS, &range, Direction::Ascending, usize::MAX)? {
+            drop(Zeroizing::new(key));
+            tx.delete(tables::KEYS, &name);
+        }
+        self.device = random_key(rng);
+        self.store(tx);
+        Ok(())
     }
 
     /// Identifies the account.

@@ -42,6 +42,8 @@ pub const STALE: Table = Table(0x45);
 
 /// Opened messages whose counter belongs to another one: kept and not shown: [`crate::engine`].
 pub const REPEATS: Table = Table(0x46);
+/// Marks of the metadata events that this device wrote: [`crate::engine`].
+pub const OWN_EVENTS: Table = Table(0x48);
 /// Messages that were erased: [`crate::engine`].
 pub const ERASED: Table = Table(0x47);
 

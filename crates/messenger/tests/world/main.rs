@@ -9,6 +9,7 @@
 )]
 
 mod clocks;
+mod clones;
 mod conversations;
 mod devices;
 mod failing_disk;

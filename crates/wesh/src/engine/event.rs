@@ -3,6 +3,7 @@
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, PeerId, Time};
 use dunlin_log::Position;
 
+use super::RenewalCause;
 use crate::contact::Contact;
 use crate::metadata::{Change, OpenedEvent};
 
@@ -74,6 +75,14 @@ pub enum Event {
         /// When.
         at: Time,
     },
+    /// This device goes on under a new key, because another one may run with the present one. The others see a
+    /// new device of this account.
+    DeviceRenewed {
+        /// The new device, as it is known in the account group and in contact groups.
+        device: DeviceId,
+        /// What made it necessary.
+        cause: RenewalCause,
+    },
     /// A host that speaks for a device of a group came into reach or went out of it.
     Presence {
         /// In which group.
@@ -98,7 +107,10 @@ impl Event {
             | Self::Refolded { group }
             | Self::Delivered { group, .. }
             | Self::Presence { group, .. } => Some(*group),
-            Self::RequestReceived { .. } | Self::RequestDiscarded { .. } | Self::RequestSent { .. } => None,
+            Self::RequestReceived { .. }
+            | Self::RequestDiscarded { .. }
+            | Self::RequestSent { .. }
+            | Self::DeviceRenewed { .. } => None,
         }
     }
 }

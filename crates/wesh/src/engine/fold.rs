@@ -207,6 +207,7 @@ impl Engine {
     ) -> Result<EntryId, ReadError> {
         let active = self.active(group)?;
         let value = metadata::seal(&active.group, &active.own, event, Padding::Buckets, ctx.rng);
+        self.note_own_event(ctx, group, &event.encode());
         self.append(ctx, group, StoreKind::Metadata, &value)
     }
 
@@ -282,6 +283,7 @@ impl Engine {
             }
         };
         let changes = active.index.apply(ctx.tx, position, &event)?;
+        self.watch_event(ctx, group, &event)?;
         self.events.push_back(Event::Metadata(MetadataEvent {
             group: *group,
             entry: position.id,
@@ -367,7 +369,8 @@ impl Engine {
         member: &MemberId,
     ) -> Result<(), ReadError> {
         let active = self.active(group)?;
-        if self.to_be_announced.contains(group) || active.index.is_served(ctx.tx, member)? {
+        let may_not_yet = self.to_be_announced.contains(group) || self.key_is_shared;
+        if may_not_yet || active.index.is_served(ctx.tx, member)? {
             return Ok(());
         }
         if !self.may_answer(ctx, group, member)? {
@@ -403,6 +406,8 @@ impl Engine {
                 return Ok(());
             }
         };
+        self.watch_message(ctx, group, &headers, value)?;
+        let active = self.active(group)?;
         let device = headers.device;
         let Some(member) = active.index.member_of(ctx.tx, &device)? else {
             message::keep_waiting(ctx.tx, group, &device, headers.counter, id);

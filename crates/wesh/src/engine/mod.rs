@@ -31,6 +31,7 @@ mod key_pace;
 mod moves;
 mod out_of_store;
 mod peers;
+mod renewal;
 mod replicas;
 mod requests;
 mod sync;
@@ -55,6 +56,7 @@ pub use groups::StoreKind;
 pub use inbox::{Origin, PENDING_MAX, REQUESTS_PER_HOUR_MAX, Request};
 pub use inspect::{GroupState, InspectedEntry, Wait};
 pub use key_pace::CHAIN_KEYS_AT_ONCE;
+pub use renewal::{RenewalCause, renew_device};
 
 use crate::credentials::Verification;
 use crate::keys::AccountKeys;
@@ -104,6 +106,8 @@ pub struct Engine {
     /// Who is to be found changed since the shell was told.
     search_changed: bool,
     records_due: Option<Time>,
+    /// An entry showed that another device has the key of this one.
+    key_is_shared: bool,
     /// When message keys are to be erased; never later than the first is due.
     keys_due: Option<Time>,
     speakers_changed: bool,
@@ -161,6 +165,7 @@ impl Engine {
             verification: None,
             search_changed: true,
             records_due: None,
+            key_is_shared: false,
             keys_due: message::erasure_due(ctx.tx)?,
             // Whoever watches may still have what an engine before this one told.
             speakers_changed: true,
@@ -176,6 +181,7 @@ impl Engine {
             actions: VecDeque::new(),
             events: VecDeque::new(),
         };
+        engine.tell_renewal(ctx)?;
         engine.open_account_group(ctx)?;
         engine.resume_requests(ctx)?;
         Ok(engine)
@@ -274,6 +280,7 @@ impl Engine {
     fn finish(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         self.heed_clock(ctx.now);
         self.join_backlog(ctx)?;
+        self.renew_if_shared(ctx)?;
         self.announce(ctx)?;
         self.at_work = None;
         Ok(())

@@ -147,6 +147,13 @@ impl Claims<'_> {
         Ok(())
     }
 
+    /// Whether the signature was seen, at whatever counter.
+    pub fn is_noted(&self, read: &dyn Read, mark: &Mark) -> Result<bool, ReadError> {
+        let prefix = [device_key(self.group, self.device).as_slice(), mark].concat();
+        let rows = read.collect(tables::SIGNATURES, &KeyRange::prefix(&prefix), Direction::Ascending, 1)?;
+        Ok(!rows.is_empty())
+    }
+
     /// The entry in which a message with this signature and counter was opened.
     pub fn opened_as(
         &self,

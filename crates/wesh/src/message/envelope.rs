@@ -9,7 +9,7 @@ use prost::Message as _;
 use rand_core::{CryptoRng, RngCore};
 
 use super::chain::{ChainKey, KeyUnavailable, OtherChain};
-use super::claims::{Arrival, Claims, Shift, Standing, StoredKey, mark_of};
+use super::claims::{Arrival, Claims, Mark, Shift, Standing, StoredKey, mark_of};
 use super::rows::{Chain, counter_key};
 use crate::errors::{Code, Coded};
 use crate::group::{Group, OwnMember};
@@ -36,6 +36,7 @@ pub struct Sealed {
     pub envelope: Vec<u8>,
     /// The number of the message among those of the device.
     pub counter: u64,
+    mark: Mark,
 }
 
 /// Seals `plaintext` as the next message of the own device.
@@ -60,6 +61,7 @@ pub fn seal(
         seal_at(group, &own.device, &chain, plaintext, padding, nonce).ok_or(SealError::CountersUsed)?;
     let (id, device) = (group.id(), own.device_id());
     tx.put(tables::MESSAGE_KEYS, &counter_key(&id, &device, sealed.counter), key.as_bytes());
+    Claims { group: &id, device: &device }.note_hearsay(tx, sealed.counter, &sealed.mark)?;
     Chain::Own(next).store(tx, &id, &device);
     Ok(sealed)
 }
@@ -81,10 +83,11 @@ pub fn seal_at(
     let clear = EncryptedMessage { plaintext: plaintext.to_vec(), protocol_metadata: None };
     let mut clear = clear.encode_to_vec();
     padding.close(&mut clear, Carrier::Message);
+    let signature = device.sign(&clear);
     let headers = MessageHeaders {
         counter,
         device_pk: device.public().as_bytes().to_vec(),
-        sig: device.sign(&clear).as_bytes().to_vec(),
+        sig: signature.as_bytes().to_vec(),
         ..Default::default()
     };
     let envelope = MessageEnvelope {
@@ -92,7 +95,7 @@ pub fn seal_at(
         nonce: nonce.as_bytes().to_vec(),
         message_headers: seal::seal(group.secret(), nonce, &headers.encode_to_vec()),
     };
-    Some((Sealed { envelope: envelope.encode_to_vec(), counter }, next, key))
+    Some((Sealed { envelope: envelope.encode_to_vec(), counter, mark: mark_of(&signature) }, next, key))
 }
 
 /// The chain of this device, begun if there is none.

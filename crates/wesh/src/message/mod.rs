@@ -30,6 +30,7 @@ mod chain;
 mod claims;
 mod envelope;
 mod out_of_store;
+mod retire;
 mod rows;
 mod waiting;
 
@@ -44,5 +45,6 @@ pub use out_of_store::{
     OUT_OF_STORE_BYTES_MAX, OpenedOutOfStore, OutOfStoreError, SealedOutOfStore, out_of_store_reference,
     seal_out_of_store,
 };
+pub use retire::{is_made_elsewhere, retire_own_chains};
 pub use rows::{ChainView, inspect_chain, register_chain_key};
 pub use waiting::{has_chain, keep_waiting, stop_waiting, waiting, waiting_devices};
