@@ -42,6 +42,9 @@ impl Engine {
         self.at_work = Some(*group);
         let batch = active.store_mut(kind).log.join_ready(ctx.tx, JOIN_BATCH)?;
         let more = batch.more;
+        if batch.joined.iter().any(|joined| joined.verdict == Verdict::Accept) {
+            active.store_mut(kind).retelling.plan(ctx);
+        }
         if more {
             self.backlog.insert((*group, kind));
         }

@@ -9,7 +9,7 @@ use dunlin_orbitdb::{StoreAddress, shared_store};
 use prost::Message as _;
 
 use super::fold::stale_key;
-use super::sync::Announcement;
+use super::sync::{Announcement, Retelling};
 use super::{Action, CommandError, Ctx, Engine, Event, OpenError};
 use crate::group::{Group, GroupKind, OwnMember};
 use crate::metadata::{Event as MetadataKind, Index};
@@ -41,8 +41,11 @@ pub(super) struct GroupStore {
     pub writer: Writer,
     pub address: StoreAddress,
     pub announcement: Announcement,
+    pub retelling: Retelling,
     /// The heads to which `confirmed` and `told` of the subscribers refer.
     pub told_heads: Vec<EntryId>,
+    /// Where the next payload on the topic goes on among more heads than fit into one.
+    pub next_head: usize,
     /// Until when nobody's heads make us ask again for what could not be had.
     pub no_hurry_until: Time,
     /// Peers that subscribe to the topic of this store.
@@ -56,6 +59,8 @@ pub(super) struct Subscriber {
     pub confirmed: bool,
     /// How often our present heads were given to it.
     pub told: u8,
+    /// The same as [`GroupStore::next_head`], for what is given to it alone.
+    pub next_head: usize,
     /// Until when no further payload of it is answered.
     pub quiet_until: Time,
 }
@@ -87,7 +92,8 @@ impl ActiveGroup {
     }
 
     pub fn announcement_due(&self) -> Option<Time> {
-        [&self.metadata, &self.messages].into_iter().filter_map(|store| store.announcement.due).min()
+        let stores = [&self.metadata, &self.messages].into_iter();
+        stores.flat_map(|store| [store.announcement.due, store.retelling.due]).flatten().min()
     }
 
     pub fn own_member(&self) -> MemberId {
@@ -367,7 +373,9 @@ impl Engine {
                 writer: Writer::new(group.signing_key().clone()),
                 address,
                 announcement: Announcement::default(),
+                retelling: Retelling::default(),
                 told_heads: Vec::new(),
+                next_head: 0,
                 no_hurry_until: Time::default(),
                 subscribers: BTreeMap::new(),
             }

@@ -165,6 +165,7 @@ impl Engine {
         self.join_backlog(ctx)?;
         self.ask_for_blocks(ctx.now);
         self.repeat_announcements(ctx)?;
+        self.retell(ctx)?;
         self.expire_exchanges(ctx)?;
         self.retry_lookups(ctx);
         self.refresh_records(ctx)?;
@@ -270,6 +271,7 @@ impl Engine {
             }
             for store in [&mut active.metadata, &mut active.messages] {
                 store.no_hurry_until = store.no_hurry_until.min(now);
+                store.retelling.due = store.retelling.due.map(|due| due.min(now));
                 for subscriber in store.subscribers.values_mut() {
                     subscriber.quiet_until = subscriber.quiet_until.min(now);
                 }

@@ -4,6 +4,8 @@
 //! announced on the topic. Gossip may get lost, so an announcement is repeated to those who have not shown
 //! that they have it: after two seconds, then after twice as long, [`REPEATS_MAX`] times.
 
+use std::collections::BTreeSet;
+
 use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::ReadError;
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
@@ -25,6 +27,9 @@ const ANSWER_PAUSE: Span = Span::from_secs(1);
 const GREET_PAUSE: Span = Span::from_secs(10);
 /// Shortest pause between two rounds of asking again, before its time, for what a store misses.
 const HURRY_PAUSE: Span = Span::from_secs(30);
+/// How long after foreign entries changed the heads of a store they are told to all, unless somebody else does it
+/// first: as long again at most, by chance, so that in most groups one device speaks for all.
+const RETELL_AFTER: Span = Span::from_secs(15);
 /// How often the same heads are repeated to the same peer: the pauses add up to about ten minutes, after
 /// which the peer is given them again when it next comes onto the topic.
 const REPEATS_MAX: u8 = 9;
@@ -38,8 +43,8 @@ const TOPICS_PER_PEER_MAX: usize = 4096;
 /// Heads of one payload that are looked at (`spec/security.md` O6).
 const HEADS_PER_PAYLOAD_MAX: usize = 4096;
 
-/// Bytes of entries in one payload, beyond which the lower heads are left out: they grow by a third or two
-/// as JSON, and a gossip message ends at 1 MiB. What is left out is named by entries written on top of it.
+/// Bytes of entries in one payload: they grow by a third or two as JSON, and a gossip message ends at 1 MiB.
+/// Heads beyond are in the payloads that follow.
 const HEADS_BYTES_MAX: usize = 384 * 1024;
 
 /// When the heads of a store are to be given again.
@@ -69,6 +74,33 @@ impl Announcement {
     fn step(&mut self, now: Time) {
         self.pause = self.pause.doubled(REPEAT_LONGEST);
         self.due = Some(now + self.pause);
+    }
+}
+
+/// Heads that others made, which somebody may not have heard of: whoever wrote them may have reached this device
+/// alone, and be gone for ever.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Retelling {
+    /// When they are told, unless somebody else does so before.
+    pub due: Option<Time>,
+    /// Who told this device: that is no news of others.
+    told_by: Option<PeerId>,
+}
+
+impl Retelling {
+    /// Foreign entries changed the heads.
+    pub fn plan(&mut self, ctx: &mut Ctx<'_, '_>) {
+        if self.due.is_none() {
+            let share = ctx.rng.next_u64() % RETELL_AFTER.as_millis().max(1);
+            self.due = Some(ctx.now + RETELL_AFTER + Span::from_millis(share));
+        }
+    }
+
+    /// The same heads were told to all by `peer`.
+    fn heard(&mut self, peer: &PeerId) {
+        if self.told_by.as_ref() != Some(peer) {
+            self.due = None;
+        }
     }
 }
 
@@ -206,7 +238,7 @@ impl Engine {
         self.heads_sent.remove(&id);
     }
 
-    /// Takes a block that was fetched.
+    /// Takes a block that was fetched. Another block than the one that was asked for counts as missing.
     ///
     /// # Errors
     /// When the store cannot be read.
@@ -216,10 +248,11 @@ impl Engine {
         entry: &EntryId,
         block: &[u8],
     ) -> Result<(), ReadError> {
-        let Some(fetch) = self.fetches.arrived(entry) else { return Ok(()) };
-        if EntryId::of_block(block) == *entry {
-            self.take_block(ctx, &fetch.group, fetch.kind, block)?;
+        if EntryId::of_block(block) != *entry {
+            return self.handle_block_missing(ctx, entry);
         }
+        let Some(fetch) = self.fetches.arrived(entry) else { return Ok(()) };
+        self.take_block(ctx, &fetch.group, fetch.kind, block)?;
         self.ask_for_blocks(ctx.now);
         self.finish(ctx)
     }
@@ -263,15 +296,42 @@ impl Engine {
     pub(super) fn announce(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         for (group, kind) in std::mem::take(&mut self.unannounced) {
             let now = ctx.now;
-            let data = self.heads_payload(ctx, &group, kind)?;
+            let start = self.active(&group)?.store(kind).next_head;
+            let (data, next_head) = self.heads_payload(ctx, &group, kind, start)?;
             let store = self.active_mut(&group)?.store_mut(kind);
+            store.next_head = next_head;
             if store.subscribers.is_empty() {
                 continue;
             }
             store.announcement.restart(now);
+            store.retelling.due = None;
             let topic = store.address.to_string();
             self.actions.push_back(Action::Publish { topic, data });
         }
+        Ok(())
+    }
+
+    /// Tells all what others wrote, where it is due: see [`Retelling`].
+    pub(super) fn retell(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        let is_due = |(group, kind): &(GroupId, StoreKind)| {
+            let due = self.groups.get(group).and_then(|active| active.store(*kind).retelling.due);
+            due.is_some_and(|due| due <= ctx.now)
+        };
+        let due: Vec<_> = self.topics.values().copied().filter(is_due).collect();
+        for (group, kind) in due {
+            let store = self.active_mut(&group)?.store_mut(kind);
+            store.retelling.due = None;
+            let told_by = store.retelling.told_by.take();
+            if store.subscribers.keys().all(|peer| Some(peer) == told_by.as_ref()) {
+                continue;
+            }
+            let topic = store.address.to_string();
+            let start = self.active(&group)?.store(kind).next_head;
+            let (data, next_head) = self.heads_payload(ctx, &group, kind, start)?;
+            self.active_mut(&group)?.store_mut(kind).next_head = next_head;
+            self.actions.push_back(Action::Publish { topic, data });
+        }
+        self.at_work = None;
         Ok(())
     }
 
@@ -391,6 +451,7 @@ impl Engine {
         let entries: Vec<Entry> = entries.into_iter().flatten().take(HEADS_PER_PAYLOAD_MAX).collect();
         for entry in &entries {
             if !self.active(group)?.store(kind).log.contains(ctx.tx, entry.id())? {
+                self.active_mut(group)?.store_mut(kind).retelling.told_by = Some(peer.clone());
                 self.take_block(ctx, group, kind, entry.block())?;
             }
         }
@@ -432,11 +493,15 @@ impl Engine {
     ) -> Result<(), ReadError> {
         let log = &self.active(group)?.store(kind).log;
         let own = log.heads(ctx.tx)?;
-        let covered = own.iter().all(|head| shown.contains(head));
+        let known: BTreeSet<&EntryId> = shown.iter().collect();
+        let covered = own.iter().all(|head| known.contains(head));
         let caught_up =
             shown.iter().try_fold(true, |all, id| Ok::<_, ReadError>(all && log.contains(ctx.tx, *id)?))?;
         let now = ctx.now;
         let store = self.active_mut(group)?.store_mut(kind);
+        if covered && !direct {
+            store.retelling.heard(peer);
+        }
         if store.told_heads != own {
             store.told_heads = own;
             for subscriber in store.subscribers.values_mut() {
@@ -487,10 +552,13 @@ impl Engine {
         kind: StoreKind,
         peer: &PeerId,
     ) -> Result<(), ReadError> {
-        let data = self.heads_payload(ctx, group, kind)?;
+        let subscriber = self.active(group)?.store(kind).subscribers.get(peer);
+        let start = subscriber.map_or(0, |subscriber| subscriber.next_head);
+        let (data, next_head) = self.heads_payload(ctx, group, kind, start)?;
         let id = self.fresh_id();
         let store = self.active_mut(group)?.store_mut(kind);
         if let Some(subscriber) = store.subscribers.get_mut(peer) {
+            subscriber.next_head = next_head;
             subscriber.told = subscriber.told.saturating_add(1);
         }
         if kind == StoreKind::Messages {
@@ -501,25 +569,34 @@ impl Engine {
         Ok(())
     }
 
+    /// A payload of the heads of a store, and where the next one goes on. Beyond [`HEADS_BYTES_MAX`] the heads
+    /// are shown in turn, after the highest, which is shown always: whoever makes many cannot hide the others.
     fn heads_payload(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
         kind: StoreKind,
-    ) -> Result<Vec<u8>, ReadError> {
+        start: usize,
+    ) -> Result<(Vec<u8>, usize), ReadError> {
         self.at_work = Some(*group);
         let active = self.active(group)?;
         let store = active.store(kind);
-        let mut entries = Vec::new();
-        let mut bytes = 0_usize;
-        for head in store.log.heads(ctx.tx)? {
-            let Some(entry) = store.log.entry(ctx.tx, head)? else { continue };
+        let (mut entries, mut bytes) = (Vec::new(), 0_usize);
+        let heads = store.log.heads(ctx.tx)?;
+        let (first, others) = heads.split_at(heads.len().min(1));
+        let (before, after) = others.split_at(start.checked_rem(others.len()).unwrap_or(0));
+        let (mut shown, mut are_left_out) = (0_usize, false);
+        for head in first.iter().chain(after).chain(before) {
+            let Some(entry) = store.log.entry(ctx.tx, *head)? else { continue };
             bytes = bytes.saturating_add(entry.block().len());
             if bytes > HEADS_BYTES_MAX && !entries.is_empty() {
+                are_left_out = true;
                 break;
             }
             entries.push(entry);
+            shown = shown.saturating_add(1);
         }
+        let next = if are_left_out { before.len().saturating_add(shown.saturating_sub(1)) } else { 0 };
         let address = store.address.to_string();
         let link_key = active.group.link_key();
         let payload = HeadsPayload {
@@ -528,6 +605,6 @@ impl Engine {
             host: Some(self.host.clone()),
         };
         let token = rotation::heads_token(&address, link_key, ctx.now, self.profile.rotation());
-        Ok(payload.seal(&address, link_key, &token, ctx.rng))
+        Ok((payload.seal(&address, link_key, &token, ctx.rng), next))
     }
 }
