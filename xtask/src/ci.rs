@@ -12,7 +12,7 @@ use crate::workspace::{Package, Workspace, succeed};
 use crate::{Failure, Result, arrows, fuzz, licences, rules};
 
 /// Networks that the simulation step runs, each from its own seed.
-const SIMULATED_SEEDS: &str = "200";
+const SIMULATED_SEEDS: &str = "500";
 
 /// How long the fuzz step spends on each target: enough to replay the corpus and to find what is shallow.
 const FUZZ_SECONDS: u32 = 10;

@@ -9,8 +9,8 @@ use libp2p::{
     swarm::{NetworkBehaviour, behaviour::toggle::Toggle},
 };
 
-use crate::{config::Config, dht, gossip, pending, streams};
 use crate::unlisted::Unaware;
+use crate::{config::Config, dht, gossip, pending, streams};
 
 /// Connections one peer may have with us. Several are normal: TCP, QUIC and a relayed one while a direct one
 /// is made.

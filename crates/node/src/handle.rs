@@ -184,8 +184,7 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         let places = [config.connect, config.rendezvous, config.relays, config.dht_bootstrap];
         let (finder, sightings) = Finder::start(ipfs.clone(), places.concat());
         let desk = Desk::default();
-        let listeners =
-            Listeners { sightings, discovery: discovery.clone(), rendezvous, desk: desk.clone() };
+        let listeners = Listeners { sightings, discovery: discovery.clone(), rendezvous, desk: desk.clone() };
         tokio::spawn(pump(host_events, sender, ahead, traffic.clone(), listeners));
         let (profile, lan, started) = (config.profile, config.lan, std::time::Instant::now());
         let replication_in_clear = config.replication_in_clear;

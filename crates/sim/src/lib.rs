@@ -15,6 +15,7 @@
 //! simulated time is a violation, as is any breach of the invariants in [`oracle`].
 
 mod chance;
+pub mod hostile;
 mod network;
 mod node;
 pub mod oracle;

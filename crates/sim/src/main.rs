@@ -3,8 +3,10 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this program talks to a terminal")]
 
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
-use dunlin_sim::{Plan, run};
+use dunlin_sim::{Outcome, Plan, run};
 
 const USAGE: &str = "usage: dunlin-sim --seed N | --seeds N [--from SEED]";
 
@@ -14,22 +16,57 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let mut failed = 0u64;
-    let mut shown = 0usize;
-    for seed in from..from.saturating_add(count) {
-        let plan = Plan::from_seed(seed);
-        let outcome = run(seed, &plan);
-        shown = shown.saturating_add(outcome.shown);
-        if !outcome.violations.is_empty() {
-            failed = failed.saturating_add(1);
-            println!("{outcome}\n  {plan:?}\n  again: cargo xtask sim --seed {seed}");
-        } else if count == 1 {
-            println!("{outcome}\n  {plan:?}");
+    let tally = run_all(from, count);
+    println!("{count} seeds, {} messages shown", tally.shown);
+    println!("{} passed, {} failed", count.saturating_sub(tally.failed), tally.failed);
+    if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What many runs came to.
+#[derive(Default)]
+struct Tally {
+    failed: u64,
+    shown: usize,
+}
+
+/// Makes `count` runs on all cores. Each is a pure function of its seed, so it does not matter who makes it.
+fn run_all(from: u64, count: u64) -> Tally {
+    let next = AtomicU64::new(0);
+    let work = || {
+        let mut tally = Tally::default();
+        loop {
+            let turn = next.fetch_add(1, Ordering::Relaxed);
+            if turn >= count {
+                return tally;
+            }
+            let seed = from.saturating_add(turn);
+            let plan = Plan::from_seed(seed);
+            let outcome = run(seed, &plan);
+            report(&outcome, &plan, count == 1);
+            tally.shown = tally.shown.saturating_add(outcome.shown);
+            tally.failed = tally.failed.saturating_add(u64::from(!outcome.violations.is_empty()));
         }
+    };
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        let started: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        started.into_iter().fold(Tally::default(), |sum, worker| match worker.join() {
+            Ok(tally) => Tally {
+                failed: sum.failed.saturating_add(tally.failed),
+                shown: sum.shown.saturating_add(tally.shown),
+            },
+            // A run that panics is a failure like any other; the panic says where.
+            Err(_) => Tally { failed: sum.failed.saturating_add(1), ..sum },
+        })
+    })
+}
+
+fn report(outcome: &Outcome, plan: &Plan, always: bool) {
+    if !outcome.violations.is_empty() {
+        println!("{outcome}\n  {plan:?}\n  again: cargo xtask sim --seed {}", outcome.seed);
+    } else if always {
+        println!("{outcome}\n  {plan:?}");
     }
-    println!("{count} seeds, {shown} messages shown");
-    println!("{} passed, {failed} failed", count.saturating_sub(failed));
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The first seed and how many.

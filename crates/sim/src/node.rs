@@ -1,11 +1,11 @@
 //! One simulated device: the engine, a witness above it, and a disk below.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use dunlin_base::kv::{CommitError, Direction, Durability, KeyRange, Read, ReadError, Store, Table, Tx};
-use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
+use dunlin_base::{DeviceId, EntryId, GroupId, PeerId, Span, Time};
 use dunlin_store::RedbStore;
 use dunlin_store::faults::SimDisk;
 use dunlin_wesh::engine::{Action, App, Ctx, Engine, Event};
@@ -13,7 +13,7 @@ use dunlin_wesh::profile::Profile;
 
 use crate::chance::Chance;
 
-/// What the witness saw, by group and entry: a count, since twice would be a violation.
+/// What the witness was shown, by group, device and counter: a count, since twice would be a violation.
 const SEEN: Table = Table(0xf0);
 /// Messages that wait, by group and entry.
 const WAITS: Table = Table(0xf1);
@@ -42,10 +42,11 @@ impl App for Witness {
     ) -> Result<(), ReadError> {
         match event {
             Event::Message(message) => {
-                let key = [message.group.as_bytes().as_slice(), message.entry.digest()].concat();
+                let waited = [message.group.as_bytes().as_slice(), message.entry.digest()].concat();
+                let key = shown_key(&message.group, &message.device, message.counter);
                 let times = ctx.tx.get(SEEN, &key)?.and_then(|row| row.first().copied()).unwrap_or(0);
                 ctx.tx.put(SEEN, &key, &[times.saturating_add(1)]);
-                ctx.tx.delete(WAITS, &key);
+                ctx.tx.delete(WAITS, &waited);
             }
             Event::MessageWaits { group, entry, .. } => {
                 let key = [group.as_bytes().as_slice(), entry.digest()].concat();
@@ -207,30 +208,39 @@ impl Node {
         Some(look(&*running.store, &running.engine))
     }
 
-    /// What the witness was shown of a group: entry and how often.
-    pub fn seen(&self, group: &GroupId) -> Vec<(EntryId, u8)> {
-        let rows = self.rows(SEEN, group);
-        rows.into_iter().map(|(entry, row)| (entry, row.first().copied().unwrap_or(0))).collect()
+    /// What the witness was shown of a group as it came: the device, the counter, and how often.
+    pub fn seen(&self, group: &GroupId) -> BTreeMap<(DeviceId, u64), u8> {
+        let rows = self.rows(SEEN, group).into_iter();
+        let seen = rows.filter_map(|(key, row)| {
+            let (device, counter) = key.split_first_chunk::<32>()?;
+            let counter = u64::from_be_bytes(*counter.first_chunk()?);
+            Some(((DeviceId::from_stored(device)?, counter), row.first().copied().unwrap_or(0)))
+        });
+        seen.collect()
     }
 
     /// Entries of a group of which the witness was told that they wait.
     pub fn waits(&self, group: &GroupId) -> Vec<EntryId> {
-        self.rows(WAITS, group).into_iter().map(|(entry, _)| entry).collect()
+        self.rows(WAITS, group).iter().filter_map(|(key, _)| EntryId::from_slice(key)).collect()
     }
 
-    fn rows(&self, table: Table, group: &GroupId) -> Vec<(EntryId, Vec<u8>)> {
+    fn rows(&self, table: Table, group: &GroupId) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut rows = Vec::new();
         let Some(store) = self.store() else { return rows };
         let range = KeyRange::prefix(group.as_bytes());
         // A store that cannot be read shows as messages that are missing.
         let _ = store.scan(table, &range, Direction::Ascending, &mut |key, row| {
-            if let Some(entry) = key.get(32..).and_then(EntryId::from_slice) {
-                rows.push((entry, row.to_vec()));
+            if let Some(rest) = key.get(32..) {
+                rows.push((rest.to_vec(), row.to_vec()));
             }
             ControlFlow::Continue(())
         });
         rows
     }
+}
+
+fn shown_key(group: &GroupId, device: &DeviceId, counter: u64) -> Vec<u8> {
+    [group.as_bytes().as_slice(), device.as_bytes(), &counter.to_be_bytes()].concat()
 }
 
 /// What came of an input.

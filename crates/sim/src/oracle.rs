@@ -14,12 +14,16 @@ use std::fmt;
 use std::ops::{Bound, ControlFlow};
 
 use dunlin_base::kv::Direction;
-use dunlin_base::{AccountId, EntryId, GroupId};
+use dunlin_base::{AccountId, DeviceId, EntryId, GroupId};
+use dunlin_log::{Entry, block_in};
+use dunlin_orbitdb::{StoreAddress, operation, shared_store};
 use dunlin_wesh::contact::ContactState;
 use dunlin_wesh::engine::MessageEvent;
 use dunlin_wesh::group::Group;
+use dunlin_wesh::message;
 
 use crate::chance::Chance;
+use crate::hostile::{Malice, Villain};
 use crate::network::NodeNumber;
 use crate::node::Node;
 
@@ -60,6 +64,20 @@ pub enum Violation {
         /// The counter.
         counter: u64,
     },
+    /// I2: what is listed is not what was given as it came, once each.
+    ListedOtherwise {
+        /// The device.
+        node: usize,
+        /// How many messages.
+        messages: usize,
+    },
+    /// A hostile peer got what nobody must get.
+    Yielded {
+        /// Which kind of peer.
+        to: Malice,
+        /// What.
+        what: &'static str,
+    },
     /// I6: a blocked account is not blocked any more.
     Unblocked {
         /// Whose block is gone.
@@ -85,6 +103,13 @@ impl fmt::Display for Violation {
             Self::CounterReused { node, counter } => {
                 write!(f, "I5: node {node} shows two messages with counter {counter} of one device")
             }
+            Self::ListedOtherwise { node, messages } => {
+                write!(
+                    f,
+                    "I2: node {node} lists {messages} messages that it did not give once as they came, or not those"
+                )
+            }
+            Self::Yielded { to, what } => write!(f, "{to} got {what}"),
             Self::Unblocked { node } => write!(f, "I6: a block of node {node} is gone"),
             Self::Leaked => write!(f, "I7: a text went over the network in clear"),
             Self::Unreadable { node, error } => write!(f, "node {node} cannot be read: {error}"),
@@ -95,17 +120,21 @@ impl fmt::Display for Violation {
 /// A message whose sending returned `Ok`.
 struct Written {
     by: NodeNumber,
-    group: GroupId,
+    entry: EntryId,
     text: Vec<u8>,
-    counter: u64,
 }
+
+/// Which message it is, whatever entry carries it.
+type Number = (DeviceId, u64);
 
 /// Writes down what happens, and judges it in the end.
 #[derive(Default)]
 pub(crate) struct Oracle {
-    written: BTreeMap<EntryId, Written>,
+    written: BTreeMap<GroupId, BTreeMap<Number, Written>>,
     texts: u64,
     groups: Vec<Group>,
+    /// Devices that say what they like.
+    hostile: BTreeSet<DeviceId>,
     blocked: BTreeSet<(NodeNumber, AccountId)>,
     shown: usize,
     violations: Vec<Violation>,
@@ -123,7 +152,7 @@ impl Oracle {
     }
 
     pub fn written(&self) -> usize {
-        self.written.len()
+        self.written.values().map(BTreeMap::len).sum()
     }
 
     pub fn shown(&self) -> usize {
@@ -148,20 +177,19 @@ impl Oracle {
         self.blocked.insert((node, account));
     }
 
-    pub fn note_written(
-        &mut self,
-        by: NodeNumber,
-        node: &Node,
-        group: &GroupId,
-        entry: EntryId,
-        text: Vec<u8>,
-    ) {
-        match node.look(|read, engine| engine.message(read, group, &entry)) {
-            Some(Ok(Some(message))) => {
-                let counter = message.counter;
-                self.written.insert(entry, Written { by, group: *group, text, counter });
-            }
-            _ => self.violate(Violation::Lost { node: by, entry }),
+    /// A hostile peer: whose devices it has, and what it got.
+    pub fn note_villain(&mut self, villain: &Villain) {
+        self.hostile.extend(villain.devices.iter().copied());
+        for spoil in &villain.spoils {
+            self.violate(Violation::Yielded { to: villain.malice, what: spoil });
+        }
+    }
+
+    pub fn note_written(&mut self, by: NodeNumber, message: MessageEvent) {
+        let MessageEvent { group, entry, device, counter, payload, .. } = message;
+        let written = Written { by, entry, text: payload };
+        if self.written.entry(group).or_default().insert((device, counter), written).is_some() {
+            self.violate(Violation::CounterReused { node: by, counter });
         }
     }
 
@@ -173,39 +201,47 @@ impl Oracle {
 
     /// Judges the devices as they are at the end.
     pub fn judge(&mut self, nodes: &[Node]) {
-        let groups: BTreeSet<GroupId> = self.written.values().map(|written| written.group).collect();
-        for group in groups {
+        let written = std::mem::take(&mut self.written);
+        for (group, written) in &written {
             let members = nodes
                 .iter()
                 .enumerate()
-                .filter(|(_, node)| node.engine().is_some_and(|engine| engine.is_active(&group)));
+                .filter(|(_, node)| node.engine().is_some_and(|engine| engine.is_active(group)));
             let members: Vec<_> = members.collect();
             for (number, node) in &members {
-                self.judge_shown(*number, node, &group);
-                self.judge_lost(*number, node, &group);
+                self.judge_shown(*number, node, group, written);
+                self.judge_lost(*number, node, group, written);
             }
             for pair in members.windows(2) {
                 if let [(a, one), (b, other)] = pair {
-                    self.judge_agreement((*a, one), (*b, other), &group);
+                    self.judge_agreement((*a, one), (*b, other), group);
                 }
             }
         }
+        self.written = written;
         self.judge_blocks(nodes);
     }
 
-    fn judge_shown(&mut self, number: NodeNumber, node: &Node, group: &GroupId) {
-        let mut counters = BTreeSet::new();
+    fn judge_shown(
+        &mut self,
+        number: NodeNumber,
+        node: &Node,
+        group: &GroupId,
+        written: &BTreeMap<Number, Written>,
+    ) {
+        let mut listed = BTreeSet::new();
         for message in messages(node, group) {
             self.shown = self.shown.saturating_add(1);
-            if !counters.insert((message.device, message.counter)) {
+            if self.hostile.contains(&message.device) {
+                continue;
+            }
+            if !listed.insert((message.device, message.counter)) {
                 self.violate(Violation::CounterReused { node: number, counter: message.counter });
             }
-            let why = match self.written.get(&message.entry) {
+            let why = match written.get(&(message.device, message.counter)) {
                 // A commit that failed after the entry left is possible only if something left too early.
                 None => Some("nobody wrote"),
                 Some(written) if written.text != message.payload => Some("has another text"),
-                Some(written) if written.group != *group => Some("belongs to another group"),
-                Some(written) if written.counter != message.counter => Some("has another counter"),
                 Some(written) if message.own != (written.by == number) => Some("is taken for another's"),
                 Some(_) => None,
             };
@@ -213,21 +249,36 @@ impl Oracle {
                 self.violate(Violation::Invented { node: number, entry: message.entry, why });
             }
         }
-        for (entry, times) in node.seen(group) {
-            if times != 1 {
-                self.violate(Violation::Invented { node: number, entry, why: "was shown more than once" });
-            }
+        // What is listed was given as it came, once, and the other way round.
+        let mut seen = node.seen(group);
+        seen.retain(|(device, _), _| !self.hostile.contains(device));
+        let odd = seen.iter().filter(|(number, times)| **times != 1 || !listed.contains(number)).count();
+        let quiet = listed.iter().filter(|number| !seen.contains_key(number)).count();
+        if odd.saturating_add(quiet) > 0 {
+            self.violate(Violation::ListedOtherwise { node: number, messages: odd.saturating_add(quiet) });
         }
     }
 
-    fn judge_lost(&mut self, number: NodeNumber, node: &Node, group: &GroupId) {
-        let seen: BTreeSet<EntryId> = node.seen(group).into_iter().map(|(entry, _)| entry).collect();
+    fn judge_lost(
+        &mut self,
+        number: NodeNumber,
+        node: &Node,
+        group: &GroupId,
+        written: &BTreeMap<Number, Written>,
+    ) {
+        let seen = node.seen(group);
         let waits: BTreeSet<EntryId> = node.waits(group).into_iter().collect();
-        let lost = self.written.iter().filter(|(_, written)| written.group == *group);
-        let lost = lost.filter(|(entry, _)| !seen.contains(entry) && !waits.contains(entry));
-        let lost: Vec<_> = lost.map(|(entry, _)| Violation::Lost { node: number, entry: *entry }).collect();
-        for violation in lost {
-            self.violate(violation);
+        let lost = written.iter().filter(|(message, _)| !seen.contains_key(message));
+        let mut lost: Vec<_> = lost.filter(|(_, written)| !waits.contains(&written.entry)).collect();
+        if lost.is_empty() {
+            return;
+        }
+        // It may wait in an entry into which somebody else put it.
+        let in_copies: BTreeSet<Number> =
+            waits.iter().filter_map(|entry| number_of(node, group, entry)).collect();
+        lost.retain(|(message, _)| !in_copies.contains(message));
+        for (_, written) in lost {
+            self.violate(Violation::Lost { node: number, entry: written.entry });
         }
     }
 
@@ -259,6 +310,21 @@ impl Oracle {
             }
         }
     }
+}
+
+/// Which message an entry carries.
+fn number_of(node: &Node, group: &GroupId, entry: &EntryId) -> Option<Number> {
+    let block = node.look(|read, engine| {
+        let group = engine.known_group(read, group).ok()??;
+        let address = StoreAddress::new(&group.id(), engine.profile().message_store(), &group.sign_pub());
+        let log = shared_store(&address, group.sign_pub());
+        let block = block_in(read, log.tag(), *entry).ok()??;
+        Some((group, block))
+    });
+    let (group, block) = block??;
+    let value = operation::decode_value(Entry::decode(&block).ok()?.payload())?;
+    let headers = message::open_headers(&group, &value).ok()?;
+    Some((headers.device, headers.counter))
 }
 
 fn messages(node: &Node, group: &GroupId) -> Vec<MessageEvent> {

@@ -1,6 +1,7 @@
 //! What a run consists of: how many nodes, how much they say, and what goes wrong.
 
 use crate::chance::Chance;
+use crate::hostile::Malice;
 
 /// What goes wrong in the first half of a run. Chances are in thousandths.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -24,7 +25,7 @@ pub struct Faults {
 }
 
 /// A run to be made.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Plan {
     /// How many devices, each with an account of its own: 2 to 10.
     pub nodes: usize,
@@ -34,9 +35,22 @@ pub struct Plan {
     pub talk: u64,
     /// What goes wrong.
     pub faults: Faults,
+    /// Hostile peers among the devices.
+    pub hostile: Vec<Malice>,
 }
 
 impl Plan {
+    /// A run in which nothing goes wrong.
+    pub fn calm(nodes: usize, seconds: u64, talk: u64) -> Self {
+        Self {
+            nodes,
+            seconds,
+            talk,
+            faults: Faults { delay_ms: 1, ..Faults::default() },
+            hostile: Vec::new(),
+        }
+    }
+
     /// Draws a run: most are bad in two or three ways, some in none or in all.
     pub fn from_seed(seed: u64) -> Self {
         let mut chance = Chance::new(seed, "plan");
@@ -55,11 +69,9 @@ impl Plan {
             commit: draw(250, 20),
         };
         let nodes = usize::try_from(draw(1000, 9)).unwrap_or(1).saturating_add(1);
-        Self {
-            nodes,
-            seconds: draw(1000, 60).saturating_add(30),
-            talk: draw(1000, 900).saturating_add(100),
-            faults,
-        }
+        let seconds = draw(1000, 60).saturating_add(30);
+        let talk = draw(1000, 900).saturating_add(100);
+        let hostile = (0..draw(600, 3)).filter_map(|_| chance.pick(&Malice::ALL).copied()).collect();
+        Self { nodes, seconds, talk, faults, hostile }
     }
 }

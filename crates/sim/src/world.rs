@@ -5,8 +5,10 @@ use std::fmt;
 
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
 use dunlin_wesh::engine::{Action, ExchangeId, Origin};
+use dunlin_wesh::group::Group;
 
 use crate::chance::Chance;
+use crate::hostile::{Deed, Villain};
 use crate::network::{Delivery, Network, NodeNumber, Parcel};
 use crate::node::{Node, Step};
 use crate::oracle::{Oracle, Violation};
@@ -20,7 +22,7 @@ const SETTLE: Span = Span::from_secs(120);
 const CLOCK_OFF_DAY_SECS: u64 = 86_400;
 const CLOCK_OFF_MONTH_SECS: u64 = 30 * CLOCK_OFF_DAY_SECS;
 /// Inputs after which a run is given up: it does not settle.
-const STEPS_MAX: u64 = 2_000_000;
+const STEPS_MAX: u64 = 500_000;
 
 /// Violations that are shown; one fault causes many.
 const SHOWN_MAX: usize = 8;
@@ -67,6 +69,8 @@ struct World {
     chance: Chance,
     network: Network,
     nodes: Vec<Node>,
+    /// Hostile peers. Their numbers follow those of the devices.
+    villains: Vec<Villain>,
     by_peer: BTreeMap<PeerId, NodeNumber>,
     topics: Vec<BTreeSet<String>>,
     takes_requests: Vec<bool>,
@@ -79,15 +83,20 @@ struct World {
 impl World {
     fn new(seed: u64, plan: &Plan) -> Self {
         let nodes: Vec<_> = (0..plan.nodes).map(|number| Node::new(seed, number)).collect();
-        let by_peer = nodes.iter().enumerate().map(|(number, node)| (node.id.clone(), number)).collect();
+        let villains = plan.hostile.iter().enumerate();
+        let villains: Vec<_> = villains.map(|(number, malice)| Villain::new(seed, number, *malice)).collect();
+        let hosts = nodes.iter().map(|node| &node.id).chain(villains.iter().map(|villain| &villain.id));
+        let by_peer: BTreeMap<_, _> = hosts.cloned().zip(0..).collect();
+        let hosts = by_peer.len();
         Self {
             seed,
             now: START,
             chance: Chance::new(seed, "world"),
             network: Network::new(seed, plan.faults),
-            topics: vec![BTreeSet::new(); nodes.len()],
-            takes_requests: vec![false; nodes.len()],
+            topics: vec![BTreeSet::new(); hosts],
+            takes_requests: vec![false; hosts],
             nodes,
+            villains,
             by_peer,
             streams: BTreeMap::new(),
             oracle: Oracle::default(),
@@ -109,6 +118,7 @@ impl World {
         for _ in 0..plan.seconds {
             self.go_wrong(&plan.faults);
             self.act(plan);
+            self.act_hostile();
             self.pass(Span::from_secs(1));
         }
     }
@@ -133,6 +143,9 @@ impl World {
     }
 
     fn judge(mut self) -> Outcome {
+        for villain in &self.villains {
+            self.oracle.note_villain(villain);
+        }
         self.oracle.judge(&self.nodes);
         Outcome {
             seed: self.seed,
@@ -145,7 +158,7 @@ impl World {
 
     fn go_wrong(&mut self, faults: &Faults) {
         if self.chance.happens(faults.partition) {
-            self.network.split_or_heal(self.nodes.len());
+            self.network.split_or_heal(self.takes_requests.len());
         }
         let number = self.any_node();
         if self.chance.happens(faults.sleep)
@@ -227,7 +240,45 @@ impl World {
                 .get(number)
                 .and_then(|node| node.look(|read, engine| engine.invitation(read, &group)));
             if let Some(Ok(invitation)) = made {
+                self.invite_villains(&invitation);
                 self.oracle.note_group(invitation);
+            }
+        }
+    }
+
+    /// An invitation gets into the hands of whoever means no good, which members cannot prevent.
+    fn invite_villains(&mut self, invitation: &Group) {
+        for place in 0..self.villains.len() {
+            let number = self.nodes.len().saturating_add(place);
+            let Some(villain) = self.villains.get_mut(place) else { continue };
+            for topic in villain.learn(invitation) {
+                self.topics_of(number).insert(topic.clone());
+                self.tell_neighbours(number, &Parcel::TopicJoined { topic });
+            }
+        }
+    }
+
+    /// What hostile peers do within a second.
+    fn act_hostile(&mut self) {
+        for place in 0..self.villains.len() {
+            let number = self.nodes.len().saturating_add(place);
+            let devices = 0..self.nodes.len();
+            let reached: Vec<_> = devices.filter(|to| self.network.are_connected(number, *to)).collect();
+            let Some(villain) = self.villains.get_mut(place) else { continue };
+            let deeds = villain.act(self.now, &reached);
+            self.carry_out(number, deeds);
+        }
+    }
+
+    fn carry_out(&mut self, number: NodeNumber, deeds: Vec<Deed>) {
+        for deed in deeds {
+            match deed {
+                Deed::Send(to, parcel) => self.network.send(self.now, number, to, parcel),
+                Deed::Frame(id, frame) => {
+                    if let Some((to, theirs)) = self.streams.get(&(number, id)).copied() {
+                        self.network.send(self.now, number, to, Parcel::Frame { id: theirs, frame });
+                    }
+                }
             }
         }
     }
@@ -249,17 +300,16 @@ impl World {
         let burst = if self.chance.happens(50) { 150 } else { 1 };
         for _ in 0..burst {
             let text = self.oracle.next_text(self.seed);
-            let payload = text.clone();
-            let sent = self.input(number, move |ctx, engine| engine.send_message(ctx, &group, &payload));
-            if let Some(Ok(entry)) = sent {
-                self.note_written(number, &group, entry, text);
+            let sent = self.input(number, move |ctx, engine| {
+                let entry = engine.send_message(ctx, &group, &text).ok()?;
+                Some((entry, engine.message(ctx.tx, &group, &entry), text))
+            });
+            match sent.flatten() {
+                Some((_, Ok(Some(message)), _)) => self.oracle.note_written(number, message),
+                Some((entry, _, _)) => self.oracle.violate(Violation::Lost { node: number, entry }),
+                None => {}
             }
         }
-    }
-
-    fn note_written(&mut self, number: NodeNumber, group: &GroupId, entry: EntryId, text: Vec<u8>) {
-        let Some(node) = self.nodes.get(number) else { return };
-        self.oracle.note_written(number, node, group, entry, text);
     }
 
     /// Lets time pass: parcels arrive and deadlines come, in order.
@@ -300,10 +350,16 @@ impl World {
             self.network.tell(self.now + Span::from_secs(1), from, to, parcel);
             return;
         }
+        let place = to.checked_sub(self.nodes.len());
+        if let Some(villain) = place.and_then(|place| self.villains.get_mut(place)) {
+            let deeds = villain.hear(from, parcel);
+            self.carry_out(to, deeds);
+            return;
+        }
         if !self.nodes.get(to).is_some_and(Node::is_reachable) {
             return;
         }
-        let Some(peer) = self.nodes.get(from).map(|node| node.id.clone()) else { return };
+        let Some(peer) = self.host_of(from) else { return };
         match parcel {
             Parcel::Connected => self.take(to, |ctx, engine| engine.handle_connected(ctx, &peer, true)),
             Parcel::Disconnected => self.take(to, |ctx, engine| engine.handle_disconnected(ctx, &peer)),
@@ -476,9 +532,14 @@ impl World {
                     });
                     matches!(block, Some(Ok(Some(_))))
                 };
-                let chosen = reached.iter().find(|to| has(to)).or(self.chance.pick(&reached));
+                let holder =
+                    |to: &NodeNumber| has(to) || self.villain(*to).is_some_and(|villain| villain.has(&entry));
+                let holds =
+                    reached.iter().find(|to| has(to)).or_else(|| reached.iter().find(|to| holder(to)));
+                let holds = holds.copied();
+                let chosen = holds.or_else(|| self.chance.pick(&reached).copied());
                 match chosen {
-                    Some(to) => self.network.send(now, from, *to, Parcel::Want { entry }),
+                    Some(to) => self.network.send(now, from, to, Parcel::Want { entry }),
                     None => self.network.tell(now, from, from, Parcel::BlockMissing { entry }),
                 }
             }
@@ -522,10 +583,12 @@ impl World {
 
     /// Connects whoever can reach each other, and separates the others.
     fn connect_all(&mut self) {
+        let hosts = self.nodes.len().saturating_add(self.villains.len());
         for a in 0..self.nodes.len() {
-            for b in a.saturating_add(1)..self.nodes.len() {
+            for b in a.saturating_add(1)..hosts {
+                // Hostile peers are always there.
                 let reachable =
-                    [a, b].iter().all(|number| self.nodes.get(*number).is_some_and(Node::is_reachable));
+                    [a, b].iter().all(|number| self.nodes.get(*number).is_none_or(Node::is_reachable));
                 let connected = reachable && !self.network.is_split_between(a, b);
                 if !self.network.set_connected(self.now, a, b, connected) {
                     continue;
@@ -558,7 +621,7 @@ impl World {
     fn tell_presence(&mut self, number: NodeNumber) {
         let mut there = Vec::new();
         for other in self.network.neighbours(number) {
-            let Some(peer) = self.nodes.get(other).map(|node| node.id.clone()) else { continue };
+            let Some(peer) = self.host_of(other) else { continue };
             let takes = self.takes_requests.get(other).copied().unwrap_or(false);
             let topics = self.topics.get(other).cloned().unwrap_or_default();
             there.push((peer, takes, topics));
@@ -599,6 +662,18 @@ impl World {
         }
         #[expect(clippy::indexing_slicing, reason = "the list was made long enough above")]
         &mut self.topics[number]
+    }
+
+    fn villain(&self, number: NodeNumber) -> Option<&Villain> {
+        self.villains.get(number.checked_sub(self.nodes.len())?)
+    }
+
+    fn host_of(&self, number: NodeNumber) -> Option<PeerId> {
+        let place = number.checked_sub(self.nodes.len());
+        match place.and_then(|place| self.villains.get(place)) {
+            Some(villain) => Some(villain.id.clone()),
+            None => self.nodes.get(number).map(|node| node.id.clone()),
+        }
     }
 
     fn number_of(&self, peer: &PeerId) -> Option<NodeNumber> {

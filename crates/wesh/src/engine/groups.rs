@@ -98,7 +98,6 @@ impl ActiveGroup {
 
     pub fn announcement_due(&self) -> Option<Time> {
         let stores = [&self.metadata, &self.messages].into_iter();
-        let stores = [&self.metadata, &self.messages].into_iter();
         let stores = stores.flat_map(|store| store.announcement.due.into_iter().chain(store.relay_due));
         stores.chain(self.pace.due).min()
     }

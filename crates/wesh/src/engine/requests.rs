@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use super::inbox::Origin;
 use super::peers::Peer;
-use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId, MetadataEvent, Wait};
+use super::{Action, CommandError, Ctx, Engine, Event, ExchangeId, Wait};
 use crate::contact::{Contact, ContactAction, ContactRefusal, ContactState, ContactStep};
 use crate::handshake::{HandshakeAction, Requester, Responder};
 use crate::metadata::Event as MetadataKind;
