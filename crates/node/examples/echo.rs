@@ -24,6 +24,7 @@ async fn echo(config: NodeConfig, invitation: Group) -> Outcome {
     Ok(())
 }
 
+/// Runs both sides.
 #[tokio::main]
 pub async fn main() -> Outcome {
     let node = NodeHandle::alone(NodeConfig::new(Arc::new(MemoryStore::default()))).await?;

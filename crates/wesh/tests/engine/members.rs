@@ -275,7 +275,7 @@ fn unknown_device_waits() {
     let garbage = messages.write(b"nobody can read this", &[]);
     let text = messages.write(&text, &[garbage.id()]);
 
-    let mut give = |device: &mut Device, member: &mut Member, entries: &[Entry]| {
+    let give = |device: &mut Device, member: &mut Member, entries: &[Entry]| {
         let data = member.heads(NOW, entries);
         device.step_at(NOW, |ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
         device.settle();
