@@ -71,7 +71,7 @@ impl Plan {
         let nodes = usize::try_from(draw(1000, 9)).unwrap_or(1).saturating_add(1);
         let seconds = draw(1000, 60).saturating_add(30);
         let talk = draw(1000, 900).saturating_add(100);
-        let hostile = (0..draw(600, 3)).filter_map(|_| chance.pick(&Malice::ALL).copied()).collect();
+        let hostile = (0..draw(400, 2)).filter_map(|_| chance.pick(&Malice::ALL).copied()).collect();
         Self { nodes, seconds, talk, faults, hostile }
     }
 }
