@@ -239,7 +239,7 @@ impl Node {
     }
 
     async fn wait(&mut self, what: &str, fits: impl Fn(&Event) -> bool) {
-        let waiting = async { while !fits(&*self.events.recv().await.unwrap()) {} };
+        let waiting = async { while !fits(&self.events.recv().await.unwrap()) {} };
         if timeout(PATIENCE, waiting).await.is_err() {
             panic!("never: {what}; {:?}; {:?}", self.node.sources().await, self.node.network().peers());
         }
