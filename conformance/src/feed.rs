@@ -86,11 +86,11 @@ impl<T: Shown> Feed<T> {
         }
     }
 
-    /// Reads on until an item is what is looked for.
+    /// Reads on until an item is what is looked for. The patience is with each item, so that a thousand of them
+    /// may take their time.
     pub async fn find<R>(&mut self, what: &str, mut look: impl FnMut(T) -> Option<R>) -> Outcome<R> {
-        let deadline = self.patience.deadline();
         loop {
-            let Some(item) = self.next(what, deadline).await? else {
+            let Some(item) = self.next(what, self.patience.deadline()).await? else {
                 return failed(format!("{}: {} ended before {what}; {}", self.node, self.call, self.told()));
             };
             if let Some(found) = look(item) {
@@ -101,9 +101,8 @@ impl<T: Shown> Feed<T> {
 
     /// Reads to the end, which has to come.
     pub async fn rest(mut self) -> Outcome<Vec<T>> {
-        let deadline = self.patience.deadline();
         let mut items = Vec::new();
-        while let Some(item) = self.next("its end", deadline).await? {
+        while let Some(item) = self.next("its end", self.patience.deadline()).await? {
             items.push(item);
         }
         Ok(items)

