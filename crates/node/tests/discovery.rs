@@ -18,7 +18,6 @@ use std::time::Duration;
 
 use dunlin_base::kv::MemoryStore;
 use dunlin_ipfs::Multiaddr;
-use dunlin_ipfs::multiaddr::Protocol;
 use dunlin_node::{NodeConfig, NodeHandle, SourceKind, SourceReport};
 use dunlin_wesh::contact::Contact;
 use dunlin_wesh::engine::{CommandError, Event, NoApp};
@@ -125,33 +124,6 @@ async fn two_nodes_that_know_only_a_go_dht_server_become_contacts() {
     become_contacts(|config| config.dht_bootstrap = vec![server.address.clone()], SourceKind::Dht).await;
 }
 
-#[tokio::test]
-async fn a_node_that_is_reached_only_through_a_go_relay_becomes_a_contact() {
-    let Some(server) = Go::start(&["-rendezvous", "-relay"]) else { return };
-    let place = server.address.clone();
-    let ann = Node::start(|config| {
-        config.rendezvous = vec![place.clone()];
-        config.relays = vec![place.clone()];
-        // It listens nowhere, as behind a network that lets nobody in.
-        config.listen = Vec::new();
-    })
-    .await;
-    let mut ben = Node::start(|config| config.rendezvous = vec![place.clone()]).await;
-    ann.wait_for_a_place().await;
-    ben.ask(ann.contact().await).await;
-    ann.enable().await;
-    ben.wait("the request is sent", |event| matches!(event, Event::RequestSent { .. })).await;
-
-    let ann_peer = ann.node.network().peer_id();
-    let peers = ben.node.network().peers();
-    let there = peers.iter().find(|peer| peer.peer == ann_peer).unwrap();
-    let relayed = there.connections[0].address.iter().any(|part| part == Protocol::P2pCircuit);
-    assert!(relayed, "{there:?}");
-    for node in [ann, ben] {
-        node.node.shutdown().await;
-    }
-}
-
 /// Two nodes set up by `place`, one of which asks the other, both as contacts in the end.
 async fn become_contacts(place: impl Fn(&mut NodeConfig), kind: SourceKind) {
     let (mut ann, mut ben) = (Node::start(&place).await, Node::start(&place).await);
@@ -198,22 +170,6 @@ impl Node {
             }
         };
         timeout(PATIENCE, there).await.unwrap()
-    }
-
-    /// Waits until a relay has agreed to be one.
-    async fn wait_for_a_place(&self) {
-        let waiting = async {
-            loop {
-                let sources = self.node.sources().await;
-                if sources.iter().any(|source| source.kind == SourceKind::Relay && source.announced > 0) {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(40)).await;
-            }
-        };
-        if timeout(PATIENCE, waiting).await.is_err() {
-            panic!("no place: {:?}; {:?}", self.node.sources().await, self.node.network().peers());
-        }
     }
 
     /// Makes a link, and accepts no requests yet.

@@ -203,38 +203,6 @@ fn export(grpc: &str) -> Vec<u8> {
     })
 }
 
-/// `spec/security.md` E3: a copy of a data directory is told from the one that it is a copy of.
-#[test]
-fn a_copied_data_directory_goes_on_as_a_new_device() {
-    let (mut ann, ben) = two_contacts();
-    ann.json(&["send", "Ben", "before the copy"]);
-    ben.wait_message("Ann", "before the copy");
-    ann.end();
-    let mut copy = Person::new("Ann");
-    std::fs::create_dir(copy.data_dir()).unwrap();
-    for file in std::fs::read_dir(ann.data_dir()).unwrap().map(Result::unwrap) {
-        std::fs::copy(file.path(), copy.data_dir().join(file.file_name())).unwrap();
-    }
-
-    ann.start(&[&ben]);
-    copy.start(&[&ben]);
-
-    assert!(copy.log().contains("goes on as a new device of the account"), "{}", copy.log());
-    assert!(!ann.log().contains("new device"), "{}", ann.log());
-    assert_eq!(copy.ready["account"], ann.ready["account"]);
-    assert_ne!(copy.ready["peer_id"], ann.ready["peer_id"]);
-    ann.json(&["send", "Ben", "from here"]);
-    copy.json(&["send", "Ben", "from there"]);
-    for text in ["from here", "from there"] {
-        for (person, other) in [(&ben, "Ann"), (&ann, "Ben"), (&copy, "Ben")] {
-            person.wait_message(other, text);
-        }
-    }
-    copy.end();
-    copy.start(&[&ben]);
-    assert!(!copy.log().contains("new device"), "that was once: {}", copy.log());
-}
-
 #[test]
 fn commands_are_private_to_the_user() {
     use std::os::unix::fs::PermissionsExt;
