@@ -10,7 +10,9 @@ use dunlin_base::{DeviceId, PeerId};
 
 use super::{Ctx, Engine, StoreKind};
 use crate::group::GroupKind;
-use crate::metadata::{self, DEVICE_NAME_BYTES_MAX, DeviceNote, DeviceRecord, NoteKind};
+use crate::metadata::{
+    self, DEVICE_NAME_BYTES_MAX, DeviceNote, DeviceRecord, Event as MetadataKind, NoteKind,
+};
 use crate::padding::Padding;
 
 /// Why something about a device was not written. Nothing changed.
@@ -131,6 +133,8 @@ impl Engine {
         let active = self.active(&account)?;
         let note = DeviceNote { subject: *subject, at: ctx.now, said };
         let value = metadata::seal_note(&active.group, &active.own, &note, Padding::Buckets, ctx.rng);
+        let signed = [MetadataKind::member_device_added(&active.own).encode(), note.to_field()].concat();
+        self.note_own_event(ctx, &account, &signed);
         self.append(ctx, &account, StoreKind::Metadata, &value)?;
         Ok(())
     }

@@ -57,7 +57,7 @@ struct Wire {
 
 impl DeviceNote {
     /// The field, to be put behind the payload of an event 1.
-    pub(super) fn to_field(&self) -> Vec<u8> {
+    pub(crate) fn to_field(&self) -> Vec<u8> {
         let (kind, name) = match &self.said {
             NoteKind::Added => (1, String::new()),
             NoteKind::Named(name) => (2, name.clone()),
