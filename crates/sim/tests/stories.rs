@@ -24,15 +24,3 @@ fn heads_that_do_not_fit_into_one_payload_are_shown_in_turn() {
     let faults = Faults { delay_ms: 648, partition: 60, commit: 5, ..Faults::default() };
     holds(49, &Plan { faults, hostile, ..Plan::calm(6, 63, 846) });
 }
-
-/// Each kind of hostile peer alone, among members whom nothing else troubles.
-#[test]
-fn no_kind_of_hostile_peer_breaks_an_invariant() {
-    for malice in Malice::ALL {
-        for seed in 1..2 {
-            let plan = Plan { hostile: vec![malice], ..Plan::calm(5, 40, 900) };
-            let outcome = run(seed, &plan);
-            assert!(outcome.violations.is_empty(), "{malice}: {outcome}");
-        }
-    }
-}

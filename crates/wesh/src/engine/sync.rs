@@ -592,7 +592,7 @@ impl Engine {
             entries.push(entry);
         }
         if entries.len() < heads.len() {
-            store.heads_turn = turn.saturating_add(1);
+            store.heads_turn = turn.saturating_add(entries.len());
         }
         let active = self.active(group)?;
         let store = active.store(kind);
