@@ -38,6 +38,8 @@ pub(crate) struct Behaviour {
 /// Where a connection comes from: an IPv4 address, or an IPv6 network of 48 bits.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Source {
+    /// This machine. Its programs share the address, and its owner need not be kept within bounds.
+    ThisMachine,
     Ipv4([u8; 4]),
     Ipv6([u8; 6]),
     Other,
@@ -51,6 +53,7 @@ impl Source {
             _ => None,
         });
         match ip {
+            Some(ip) if ip.is_loopback() => Self::ThisMachine,
             Some(IpAddr::V4(ip)) => Self::Ipv4(ip.octets()),
             Some(IpAddr::V6(ip)) => {
                 let [a, b, c, d, e, f, ..] = ip.octets();
@@ -73,7 +76,7 @@ impl NetworkBehaviour for Behaviour {
     ) -> Result<(), ConnectionDenied> {
         let source = Source::of(remote);
         let same = self.pending.values().filter(|other| **other == source).count();
-        if same >= PENDING_INBOUND_PER_ADDRESS_MAX {
+        if same >= PENDING_INBOUND_PER_ADDRESS_MAX && source != Source::ThisMachine {
             return Err(ConnectionDenied::new(TooManyPending));
         }
         self.pending.insert(connection, source);
