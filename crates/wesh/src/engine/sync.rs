@@ -567,18 +567,13 @@ impl Engine {
     ) -> Result<(Vec<u8>, Vec<EntryId>), ReadError> {
         self.at_work = Some(*group);
         let store = self.active_mut(group)?.store_mut(kind);
-        let mut heads = store.log.heads(ctx.tx)?;
-        let turn = store.heads_turn.checked_rem(heads.len()).unwrap_or_default();
-        heads.rotate_left(turn);
-        if let Some(own) = store.own_head
-            && let Some(at) = heads.iter().position(|head| *head == own)
-            && let Some(first) = heads.get_mut(..=at)
-        {
-            first.rotate_right(1);
-        }
+        let (own, mut others): (Vec<_>, Vec<_>) =
+            store.log.heads(ctx.tx)?.into_iter().partition(|head| Some(*head) == store.own_head);
+        let turn = store.heads_turn.checked_rem(others.len()).unwrap_or_default();
+        others.rotate_left(turn);
         let mut entries: Vec<Entry> = Vec::new();
-        let (mut bytes, mut passed_over) = (0_usize, 0_usize);
-        for head in &heads {
+        let (mut bytes, mut passed_over, mut in_turn) = (0_usize, 0_usize, 0_usize);
+        for head in own.iter().chain(&others) {
             let Some(entry) = store.log.entry(ctx.tx, *head)? else { continue };
             let with_it = bytes.saturating_add(entry.block().len());
             if with_it > HEADS_BYTES_MAX && !entries.is_empty() {
@@ -590,9 +585,13 @@ impl Engine {
             }
             bytes = with_it;
             entries.push(entry);
+            if passed_over == 0 && Some(*head) != store.own_head {
+                in_turn = in_turn.saturating_add(1);
+            }
         }
-        if entries.len() < heads.len() {
-            store.heads_turn = turn.saturating_add(entries.len());
+        if passed_over > 0 {
+            // The first that had no place has the next one.
+            store.heads_turn = turn.saturating_add(in_turn.max(1));
         }
         let active = self.active(group)?;
         let store = active.store(kind);
