@@ -7,8 +7,8 @@ use dunlin_base::kv::{Direction, Read, ReadError};
 use dunlin_base::{EntryId, GroupId};
 use dunlin_log::{Entry, Position};
 
-use super::fold::{MessageRow, group_entry_key};
 use super::groups::ActiveGroup;
+use super::opening::{MessageRow, group_entry_key};
 use super::{Ctx, Engine, MessageEvent, MetadataEvent, StoreKind};
 use crate::contact::ContactRefusal;
 use crate::errors::{Code, Coded};

@@ -9,7 +9,7 @@ use std::collections::{BTreeSet, VecDeque};
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
 use dunlin_base::{DeviceId, EntryId, GroupId, PeerId, Time};
 
-use super::fold::group_entry_key;
+use super::opening::group_entry_key;
 use super::{Ctx, Engine, Event};
 use crate::tables;
 

@@ -10,8 +10,8 @@ use dunlin_orbitdb::operation;
 use dunlin_proto::protocol::EventType;
 
 use super::commands::position_at;
-use super::fold::{MessageRow, group_entry_key};
 use super::groups::{ActiveGroup, GroupStore, STORES};
+use super::opening::{MessageRow, group_entry_key};
 use super::{CommandError, Engine, StoreKind, WaitCause};
 use crate::{message, metadata, tables};
 

@@ -29,6 +29,7 @@ mod inbox;
 mod inspect;
 mod key_pace;
 mod moves;
+mod opening;
 mod out_of_store;
 mod peers;
 mod renewal;

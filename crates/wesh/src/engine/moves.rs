@@ -6,7 +6,8 @@ use dunlin_base::kv::{Direction, Read as _, ReadError};
 use dunlin_base::{EntryId, GroupId};
 use dunlin_log::Position;
 
-use super::fold::{MessageRow, group_entry_key, stale_key};
+use super::fold::stale_key;
+use super::opening::{MessageRow, group_entry_key};
 use super::{Ctx, Engine, Event, StoreKind};
 use crate::tables;
 

@@ -5,7 +5,7 @@ use dunlin_base::seal::Nonce;
 use dunlin_base::{EntryId, GroupId};
 use dunlin_orbitdb::operation;
 
-use super::fold::{MessageRow, group_entry_key};
+use super::opening::{MessageRow, group_entry_key};
 use super::{CommandError, Ctx, Engine};
 use crate::message::{OpenedMessage, OpenedOutOfStore, OutOfStoreError, SealedOutOfStore, seal_out_of_store};
 use crate::metadata::Index;
