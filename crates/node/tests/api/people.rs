@@ -6,7 +6,7 @@ use dunlin_proto::protocol::group_device_status as presence;
 use prost::Message;
 use tonic::Streaming;
 
-use crate::served::{Served, codes, next, until};
+use crate::served::{Served, codes, next};
 
 type Events = Streaming<api::GroupMetadataEvent>;
 
@@ -44,9 +44,14 @@ async fn a_request_is_told_before_it_is_accepted_and_once() {
             "it was told before"
         );
     }
-    // The other side sends once more: it is added by now.
+    // The other side sends once more, after the first was sent.
+    let account = bob.configuration().await.account_group_pk;
+    let list = api::group_metadata_list::Request { group_pk: account, ..Default::default() };
+    let mut told = bob.client().group_metadata_list(list).await.unwrap().into_inner();
+    let sent = api::EventType::AccountContactRequestOutgoingSent;
+    while next(&mut told).await.metadata.unwrap().event_type() != sent {}
     let send = api::contact_request_send::Request { contact: Some(contact), own_metadata: Vec::new() };
-    let refused = until(|| async { bob.client().contact_request_send(send.clone()).await.err() }).await;
+    let refused = bob.client().contact_request_send(send).await.unwrap_err();
     assert_eq!(codes(&refused), [1002, 1201]);
 
     // The alias key is the account key, as Go writes it, and not the proof key.

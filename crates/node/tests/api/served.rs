@@ -1,7 +1,7 @@
 //! Nodes that are served, and their clients.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dunlin_base::kv::MemoryStore;
 use dunlin_node::rpc::node::node_service_client::NodeServiceClient;
@@ -95,18 +95,6 @@ pub async fn next<T>(stream: &mut Streaming<T>) -> T {
 /// What has to come in time.
 pub async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
-}
-
-/// Looks again and again until there is something.
-pub async fn until<T, F: Future<Output = Option<T>>>(mut look: impl FnMut() -> F) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look().await {
-            return found;
-        }
-        assert!(Instant::now() < end, "it takes too long");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
 }
 
 /// The codes of a refusal, outermost first.
