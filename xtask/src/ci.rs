@@ -20,10 +20,6 @@ const FUZZ_SECONDS: u32 = 10;
 /// Seconds that a node may take for one thing, on a machine that has others to run.
 const CONFORMANCE_PATIENCE: &str = "60";
 
-/// Scenarios that wait for calls of the service which are not there yet. They are left out by name, in the report.
-const CONFORMANCE_AWAITED: &[&str] =
-    &["network", "contact-request", "reactivate-account", "race-reactivate-account", "error-codes"];
-
 /// The package whose integration tests are live: they start whole programs that talk over loopback.
 const LIVE_PACKAGE: &str = "dunlin";
 
@@ -209,9 +205,6 @@ fn live(checks: &mut Checks) -> Result {
 fn conformance(checks: &mut Checks) -> Result {
     for (nodes, part) in [("2", None), ("3", None), ("5", Some("--growing")), ("8", Some("--growing"))] {
         let mut command = checks.workspace.built("dunlin-conformance")?;
-        for awaited in CONFORMANCE_AWAITED {
-            command.args(["--leave-out", awaited]);
-        }
         succeed(command.args(["--spawn", nodes, "--patience", CONFORMANCE_PATIENCE]).args(part))?;
     }
     Ok(())

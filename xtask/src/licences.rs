@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 
-use crate::workspace::{Workspace, output};
+use crate::workspace::{Workspace, between, output};
 use crate::{Failure, Result};
 
 /// Checks every package that the workspace builds, on any platform, for programs as for tests.
@@ -127,7 +127,7 @@ fn string_list(toml: &str, section: &str, key: &str) -> Result<Vec<String>> {
     let body = body.split("\n[").next().unwrap_or(body);
     let (_, list) = body.split_once(&format!("\n{key} = [")).ok_or_else(missing)?;
     let (list, _) = list.split_once(']').ok_or_else(missing)?;
-    Ok(list.split('"').skip(1).step_by(2).map(str::to_owned).collect())
+    Ok(between(list, '"').map(str::to_owned).collect())
 }
 
 #[cfg(test)]

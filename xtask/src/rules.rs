@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crate::workspace::Workspace;
+use crate::workspace::{Workspace, between};
 use crate::{Failure, Result};
 
 /// The rules of the security specification: a letter, and how many there are.
@@ -97,7 +97,7 @@ impl<'t> Row<'t> {
 
 /// What stands between backticks and names something in a file.
 fn quoted(cell: &str) -> impl Iterator<Item = &str> {
-    cell.split('`').skip(1).step_by(2).filter(|name| name.contains(": "))
+    between(cell, '`').filter(|name| name.contains(": "))
 }
 
 fn problem_with(name: &str, is_test: bool, source: &dyn Fn(&str) -> Option<String>) -> Option<String> {

@@ -196,3 +196,8 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
 fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
+
+/// What stands between each pair of `mark`s.
+pub fn between(text: &str, mark: char) -> impl Iterator<Item = &str> {
+    text.split(mark).enumerate().filter(|(number, _)| number % 2 == 1).map(|(_, part)| part)
+}

@@ -379,8 +379,10 @@ async fn talk(mesh: &mut Mesh) -> Outcome {
 /// All pairs; who asks and who is asked alternates.
 fn pairs(nodes: &[Node]) -> Vec<(Node, Node)> {
     let mut pairs = Vec::new();
-    for (first, alice) in nodes.iter().enumerate() {
-        for bob in nodes.iter().skip(first + 1) {
+    let mut left = nodes;
+    while let [alice, others @ ..] = left {
+        left = others;
+        for bob in others {
             pairs.push(match pairs.len() % 2 {
                 0 => (alice.clone(), bob.clone()),
                 _ => (bob.clone(), alice.clone()),
