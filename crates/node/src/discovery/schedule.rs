@@ -113,6 +113,9 @@ pub(super) struct Schedule {
     groups: BTreeSet<String>,
     tasks: BTreeMap<Key, Task>,
     withdrawals: BTreeSet<(usize, String)>,
+    /// Under way. The same name is announced again only after them: each request has a stream of its own, and
+    /// one that overtakes would undo the other.
+    withdrawing: BTreeSet<(usize, String)>,
     candidates: Candidates,
     settle_at: Time,
 }
@@ -126,6 +129,7 @@ impl Schedule {
             groups: BTreeSet::new(),
             tasks: BTreeMap::new(),
             withdrawals: BTreeSet::new(),
+            withdrawing: BTreeSet::new(),
             candidates: Candidates::default(),
             settle_at: Time::default(),
         }
@@ -169,7 +173,8 @@ impl Schedule {
         let free = |source: usize| {
             self.sources.get(source).is_some_and(|source| source.running < JOBS_PER_SOURCE_MAX)
         };
-        let tasks = self.tasks.iter().filter(|(key, task)| !task.running && free(key.source()));
+        let tasks =
+            self.tasks.iter().filter(|(key, task)| !task.running && free(key.source()) && !self.is_held(key));
         let tasks = tasks.map(|(_, task)| task.due);
         let withdrawals = self.withdrawals.iter().filter(|(source, _)| free(*source)).map(|_| now);
         let dials = self.candidates.timeout(now);
@@ -185,14 +190,14 @@ impl Schedule {
             .collect();
         if let Some(next) = self.withdrawals.iter().find(|(source, _)| free.contains(source)).cloned() {
             self.withdrawals.remove(&next);
+            self.withdrawing.insert(next.clone());
             let (source, name) = next;
             self.begin(source);
             return Some(Job::Withdraw { source, name });
         }
-        let due = self
-            .tasks
-            .iter()
-            .filter(|(key, task)| !task.running && task.due <= now && free.contains(&key.source()));
+        let due = self.tasks.iter().filter(|(key, task)| {
+            !task.running && task.due <= now && free.contains(&key.source()) && !self.is_held(key)
+        });
         let (key, _) = due.min_by_key(|(_, task)| task.due)?;
         let key = key.clone();
         self.begin(key.source());
@@ -209,6 +214,9 @@ impl Schedule {
 
     /// Takes what came of a job.
     pub fn conclude(&mut self, now: Time, job: Job, outcome: Outcome) {
+        if let Job::Withdraw { source, name } = &job {
+            self.withdrawing.remove(&(*source, name.clone()));
+        }
         let Some(source) = self.sources.get_mut(job.source()) else { return };
         source.running = source.running.saturating_sub(1);
         match &outcome {
@@ -354,6 +362,11 @@ impl Schedule {
             }
         };
         (0..).zip(&self.sources).map(report).collect()
+    }
+
+    /// Whether a task has to wait for one that is under way.
+    fn is_held(&self, key: &Key) -> bool {
+        matches!(key, Key::Advertise(source, name) if self.withdrawing.contains(&(*source, name.clone())))
     }
 
     fn begin(&mut self, source: usize) {

@@ -273,6 +273,28 @@ fn a_refresh_looks_at_once_and_only_for_whom_is_sought() {
 }
 
 #[test]
+fn a_name_that_is_taken_back_is_announced_again_only_after_that() {
+    let (mut world, mut node) = (World::default(), schedule(1));
+    node.set_search(NOON, is_found_as(ann()));
+    world.serve(NOON, PeerId::random(), &mut node);
+    node.set_search(NOON, Search::default());
+    let mut withdrawals = Vec::new();
+    while let Some(job) = node.poll_job(NOON) {
+        assert!(matches!(job, Job::Withdraw { .. }));
+        withdrawals.push(job);
+    }
+    assert_eq!(withdrawals.len(), 2);
+
+    node.set_search(NOON, is_found_as(ann()));
+    assert_eq!(node.poll_job(NOON), None);
+    assert!(node.timeout(NOON).is_some_and(|due| due > NOON));
+    for job in withdrawals {
+        node.conclude(NOON, job, Outcome::Withdrawn);
+        assert!(matches!(node.poll_job(NOON), Some(Job::Advertise { .. })));
+    }
+}
+
+#[test]
 fn a_clock_that_is_set_back_holds_nothing_up() {
     let (mut world, mut node) = (World::default(), schedule(1));
     let host = PeerId::random();
