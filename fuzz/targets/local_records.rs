@@ -3,7 +3,7 @@
 //! The input stands for several messages.
 #![no_main]
 
-use dunlin_base::kv::{MemoryStore, Tx};
+use dunlin_base::kv::{Durability, MemoryStore, Store, Tx};
 use dunlin_base::{AccountId, PeerId, Span, Time};
 use dunlin_fuzz::{key, messages};
 use dunlin_wesh::contact::Contact;
@@ -31,12 +31,7 @@ fn open() -> (Engine, ChaCha12Rng) {
     let sought = Contact { account, seed: Some([5; 32]), metadata: Vec::new() };
     engine.request_contact(&mut ctx, &sought, b"").expect("somebody new");
     while engine.poll_event().is_some() || engine.poll_action().is_some() {}
-    STORE.with(|kept| dunlin_base::kv::Store::commit(
-        kept,
-        tx.into_batch(),
-        dunlin_base::kv::Durability::Synced,
-    ))
-    .expect("a store in memory");
+    STORE.with(|kept| kept.commit(tx.into_batch(), Durability::Synced)).expect("a store in memory");
     (engine, rng)
 }
 
@@ -65,6 +60,7 @@ fuzz_target!(|input: &[u8]| {
                 engine.handle_disconnected(&mut ctx, &peer).expect("a store in memory");
             }
             while engine.poll_event().is_some() || engine.poll_action().is_some() {}
+            store.commit(tx.into_batch(), Durability::Synced).expect("a store in memory");
         });
     });
 });

@@ -5,7 +5,7 @@
 use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::{MemoryStore, Tx};
 use dunlin_base::seal::{Nonce, seal};
-use dunlin_base::{DeviceId, EntryId};
+use dunlin_base::{DeviceId, EntryId, Time};
 use dunlin_fuzz::{group, member};
 use dunlin_proto::protocol::{MessageEnvelope, MessageHeaders};
 use dunlin_wesh::group::Group;
