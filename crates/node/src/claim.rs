@@ -10,7 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use dunlin_base::kv::{Durability, Store, Tx};
+use dunlin_base::kv::{CommitError, Durability, Store, Tx};
 use dunlin_wesh::engine::renew_device;
 use rand_core::{OsRng, RngCore};
 
@@ -166,7 +166,12 @@ pub fn claim(store: &dyn Store, keystore: &dyn Keystore) -> Result<Claim, CoreEr
         // Two hosts with one identity take the connections of each other.
         tx.delete(tables::NODE, IDENTITY);
     }
-    store.commit(tx.into_batch(), Durability::Synced)?;
+    match store.commit(tx.into_batch(), Durability::Synced) {
+        Ok(()) => {}
+        // It can be started to be read. Either number is known outside, so the next start finds its own as well.
+        Err(CommitError::Full) if claim == Claim::Ours => return Ok(claim),
+        Err(error) => return Err(error.into()),
+    }
     if let Err(error) = keystore.write(&BootNonces { current: fresh, proposed: fresh }) {
         // The proposal is there, which is enough for the next start.
         tracing::debug!(%error, "the boot nonce is not confirmed");
@@ -185,7 +190,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use dunlin_base::DeviceId;
-    use dunlin_base::kv::MemoryStore;
+    use dunlin_base::kv::{Batch, Direction, KeyRange, MemoryStore, Read, ReadError, Table, Visit};
     use dunlin_store::Unlock;
     use dunlin_wesh::keys::AccountKeys;
 
@@ -300,6 +305,49 @@ mod tests {
         let nonces = keystore.read().unwrap().unwrap();
         keystore.write(&BootNonces { proposed: [7; 16], ..nonces }).unwrap();
         assert_eq!(claim(&store, &keystore).unwrap(), Claim::Ours);
+    }
+
+    /// Where the disk is full, the owner can still read; a copy is not started without a key of its own.
+    #[test]
+    fn a_full_disk_stops_only_a_copy() {
+        let (mut store, keystore) =
+            (Full { rows: MemoryStore::default(), is_full: false }, Parked::default());
+        claim(&store, &keystore).unwrap();
+        with_account(&store);
+        store.is_full = true;
+        assert_eq!(claim(&store, &keystore).unwrap(), Claim::Ours);
+        let full = claim(&store, &Parked::default());
+        assert!(matches!(full, Err(CoreError::Commit(CommitError::Full))), "{full:?}");
+        store.is_full = false;
+        assert_eq!(claim(&store, &keystore).unwrap(), Claim::Ours);
+    }
+
+    /// A store whose disk can be full.
+    struct Full {
+        rows: MemoryStore,
+        is_full: bool,
+    }
+
+    impl Read for Full {
+        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, ReadError> {
+            self.rows.get(table, key)
+        }
+
+        fn scan(
+            &self,
+            table: Table,
+            range: &KeyRange,
+            direction: Direction,
+            visit: &mut Visit<'_>,
+        ) -> Result<(), ReadError> {
+            self.rows.scan(table, range, direction, visit)
+        }
+    }
+
+    impl Store for Full {
+        fn commit(&self, batch: Batch, durability: Durability) -> Result<(), CommitError> {
+            if self.is_full { Err(CommitError::Full) } else { self.rows.commit(batch, durability) }
+        }
     }
 
     #[test]
