@@ -1,5 +1,4 @@
-//! `dunlin-sim --seeds N [--from SEED]` makes many runs, `dunlin-sim --seed N` makes one again; with
-//! `--hostile` there are hostile peers among the nodes.
+//! `dunlin-sim --seeds N [--from SEED]` makes many runs, `dunlin-sim --seed N` makes one again.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this program talks to a terminal")]
 
@@ -9,22 +8,19 @@ use std::thread;
 
 use dunlin_sim::{Outcome, Plan, run};
 
-const USAGE: &str = "usage: dunlin-sim --seed N | --seeds N [--from SEED] [--hostile]";
+const USAGE: &str = "usage: dunlin-sim --seed N | --seeds N [--from SEED]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let Some((from, count, draw)) = parse(&arguments) else {
+    let Some((from, count)) = parse(&arguments) else {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let tally = run_all(from, count, draw);
+    let tally = run_all(from, count);
     println!("{count} seeds, {} messages shown", tally.shown);
     println!("{} passed, {} failed", count.saturating_sub(tally.failed), tally.failed);
     if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
-
-/// How a plan is drawn from a seed.
-type Draw = fn(u64) -> Plan;
 
 /// What many runs came to.
 #[derive(Default)]
@@ -34,7 +30,7 @@ struct Tally {
 }
 
 /// Makes `count` runs on all cores. Each is a pure function of its seed, so it does not matter who makes it.
-fn run_all(from: u64, count: u64, draw: Draw) -> Tally {
+fn run_all(from: u64, count: u64) -> Tally {
     let next = AtomicU64::new(0);
     let work = || {
         let mut tally = Tally::default();
@@ -44,7 +40,7 @@ fn run_all(from: u64, count: u64, draw: Draw) -> Tally {
                 return tally;
             }
             let seed = from.saturating_add(turn);
-            let plan = draw(seed);
+            let plan = Plan::from_seed(seed);
             let outcome = run(seed, &plan);
             report(&outcome, &plan, count == 1);
             tally.shown = tally.shown.saturating_add(outcome.shown);
@@ -73,17 +69,12 @@ fn report(outcome: &Outcome, plan: &Plan, always: bool) {
     }
 }
 
-/// The first seed, how many, and what is drawn from them.
-fn parse(arguments: &[String]) -> Option<(u64, u64, Draw)> {
+/// The first seed, and how many.
+fn parse(arguments: &[String]) -> Option<(u64, u64)> {
     let mut from = 1;
     let mut count = None;
-    let mut draw: Draw = Plan::from_seed;
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
-        if argument == "--hostile" {
-            draw = Plan::with_hostile_peers;
-            continue;
-        }
         let number = rest.next()?.parse().ok()?;
         match argument.as_str() {
             "--seed" => (from, count) = (number, Some(1)),
@@ -92,5 +83,5 @@ fn parse(arguments: &[String]) -> Option<(u64, u64, Draw)> {
             _ => return None,
         }
     }
-    Some((from, count?, draw))
+    Some((from, count?))
 }

@@ -51,13 +51,9 @@ impl Plan {
         }
     }
 
-    /// Draws a run among honest nodes: most are bad in two or three ways, some in none or in all.
+    /// Draws a run: most are bad in two or three ways, some in none or in all; in two of five there are
+    /// hostile peers.
     pub fn from_seed(seed: u64) -> Self {
-        Self { hostile: Vec::new(), ..Self::with_hostile_peers(seed) }
-    }
-
-    /// Draws the same run with hostile peers in it, in two of five.
-    pub fn with_hostile_peers(seed: u64) -> Self {
         let mut chance = Chance::new(seed, "plan");
         let mut draw = |likely: u64, most: u64| match chance.happens(likely) {
             true => chance.below(most).saturating_add(1),

@@ -24,3 +24,21 @@ fn heads_that_do_not_fit_into_one_payload_are_shown_in_turn() {
     let faults = Faults { delay_ms: 648, partition: 60, commit: 5, ..Faults::default() };
     holds(49, &Plan { faults, hostile, ..Plan::calm(6, 63, 846) });
 }
+
+/// Links to nowhere, and another block under the name of each: what named them waited for ever.
+#[test]
+fn links_to_nowhere_hold_up_nothing() {
+    let hostile = vec![Malice::Forger, Malice::Forger];
+    let faults = Faults { duplication: 34, delay_ms: 70, partition: 36, sleep: 100, ..Faults::default() };
+    holds(48, &Plan { faults, hostile, ..Plan::calm(2, 78, 190) });
+}
+
+/// Each kind of hostile peer alone, among members whom nothing else troubles.
+#[test]
+fn no_kind_of_hostile_peer_breaks_an_invariant() {
+    for malice in Malice::ALL {
+        let plan = Plan { hostile: vec![malice], ..Plan::calm(5, 40, 900) };
+        let outcome = run(1, &plan);
+        assert!(outcome.violations.is_empty(), "{malice}: {outcome}");
+    }
+}

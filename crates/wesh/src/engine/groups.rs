@@ -10,6 +10,7 @@ use prost::Message as _;
 
 use super::fold::stale_key;
 use super::key_pace::KeyPace;
+use super::retelling::Retelling;
 use super::sync::Announcement;
 use super::{Action, CommandError, Ctx, Engine, Event, OpenError};
 use crate::group::{Group, GroupKind, OwnMember};
@@ -42,10 +43,10 @@ pub(super) struct GroupStore {
     pub writer: Writer,
     pub address: StoreAddress,
     pub announcement: Announcement,
-    /// A peer gave us heads that we did not have, past the topic, so that the others may not know of them.
-    pub learned: bool,
+    /// Who gave us heads that we did not have and that have not all joined yet, and whether on the topic.
+    pub learned: Option<(PeerId, bool)>,
     /// When the topic is told what was learned so.
-    pub relay_due: Option<Time>,
+    pub retelling: Retelling,
     /// The heads to which `confirmed` and `told` of the subscribers refer.
     pub told_heads: Vec<EntryId>,
     /// What this device wrote last, as far as it has since the group was opened.
@@ -98,7 +99,7 @@ impl ActiveGroup {
 
     pub fn announcement_due(&self) -> Option<Time> {
         let stores = [&self.metadata, &self.messages].into_iter();
-        let stores = stores.flat_map(|store| store.announcement.due.into_iter().chain(store.relay_due));
+        let stores = stores.flat_map(|store| store.announcement.due.into_iter().chain(store.retelling.due()));
         stores.chain(self.pace.due).min()
     }
 
@@ -395,8 +396,8 @@ impl Engine {
                 writer: Writer::new(group.signing_key().clone()),
                 address,
                 announcement: Announcement::default(),
-                learned: false,
-                relay_due: None,
+                learned: None,
+                retelling: Retelling::default(),
                 told_heads: Vec::new(),
                 own_head: None,
                 heads_turn: 0,

@@ -35,6 +35,7 @@ mod peers;
 mod renewal;
 mod replicas;
 mod requests;
+mod retelling;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -196,7 +197,7 @@ impl Engine {
         self.heed_clock(ctx.now);
         self.join_backlog(ctx)?;
         self.ask_for_blocks(ctx.now);
-        self.relay_heads(ctx)?;
+        self.retell(ctx)?;
         self.repeat_announcements(ctx)?;
         self.serve_owed(ctx)?;
         self.expire_exchanges(ctx)?;
@@ -307,7 +308,7 @@ impl Engine {
             }
             for store in [&mut active.metadata, &mut active.messages] {
                 store.no_hurry_until = store.no_hurry_until.min(now);
-                store.relay_due = store.relay_due.map(|due| due.min(now));
+                store.retelling.hasten(now);
                 for subscriber in store.subscribers.values_mut() {
                     subscriber.quiet_until = subscriber.quiet_until.min(now);
                 }

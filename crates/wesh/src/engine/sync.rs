@@ -7,7 +7,7 @@
 use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::ReadError;
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
-use dunlin_log::{Checked, Checker, Entry, Ingest, JoinedBatch, heads_from_json, heads_to_json};
+use dunlin_log::{Checked, Checker, Entry, Ingest, JoinedBatch, Verdict, heads_from_json, heads_to_json};
 
 use super::fetches::FETCHES_MAX;
 use super::groups::Subscriber;
@@ -28,10 +28,6 @@ const HURRY_PAUSE: Span = Span::from_secs(30);
 /// How often the same heads are repeated to the same peer: the pauses add up to about ten minutes, after
 /// which the peer is given them again when it next comes onto the topic.
 const REPEATS_MAX: u8 = 9;
-/// Longest pause before the topic is told of heads that came on the direct channel, and shortest. Whoever is
-/// first spares the others that have learned the same from the same peer.
-const RELAY_LONGEST: Span = Span::from_secs(2);
-const RELAY_SHORTEST: Span = Span::from_millis(250);
 /// Failed attempts after which what descends from a missing entry is shown without it. The entry is still
 /// asked for; when it arrives, it takes its place.
 const FETCH_TRIES_BEFORE_HOLE: u8 = 4;
@@ -222,10 +218,12 @@ impl Engine {
         entry: &EntryId,
         block: &[u8],
     ) -> Result<(), ReadError> {
-        let Some(fetch) = self.fetches.arrived(entry) else { return Ok(()) };
-        if EntryId::of_block(block) == *entry {
-            self.take_block(ctx, &fetch.group, fetch.kind, block)?;
+        if EntryId::of_block(block) != *entry {
+            // Anything else under this name is as good as nothing, and must not end the count of failures.
+            return self.handle_block_missing(ctx, entry);
         }
+        let Some(fetch) = self.fetches.arrived(entry) else { return Ok(()) };
+        self.take_block(ctx, &fetch.group, fetch.kind, block)?;
         self.ask_for_blocks(ctx.now);
         self.finish(ctx)
     }
@@ -281,7 +279,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Notes that what a peer gave us past the topic has joined.
+    /// Notes that what a peer gave us has joined.
     pub(super) fn note_learned(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
@@ -290,29 +288,24 @@ impl Engine {
         batch: &JoinedBatch,
     ) -> Result<(), ReadError> {
         let store = self.active_mut(group)?.store_mut(kind);
-        if !store.learned || batch.joined.is_empty() {
+        if !batch.joined.iter().any(|joined| joined.verdict == Verdict::Accept) {
             return Ok(());
         }
-        store.learned = batch.more;
-        let range = RELAY_LONGEST.as_millis() - RELAY_SHORTEST.as_millis();
-        let jitter = Span::from_millis(ctx.rng.next_u64() % range);
-        store.relay_due = Some(ctx.now + RELAY_SHORTEST + jitter);
+        let Some((teacher, on_topic)) = store.learned.clone() else { return Ok(()) };
+        if !batch.more {
+            store.learned = None;
+        }
+        store.retelling.learned(ctx.now, teacher, on_topic, ctx.rng);
         Ok(())
     }
 
-    /// Tells topics what a peer brought past them: those who are not connected with that peer would hear of it
-    /// with the next own entry only.
-    pub(super) fn relay_heads(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
-        let due: Vec<_> = self.topics.values().copied().collect();
-        for (group, kind) in due {
+    /// Tells topics what was learned, where it is time.
+    pub(super) fn retell(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        let stores: Vec<_> = self.topics.values().copied().collect();
+        for (group, kind) in stores {
             let Some(active) = self.groups.get_mut(&group) else { continue };
             let store = active.store_mut(kind);
-            if store.relay_due.is_none_or(|due| due > ctx.now) {
-                continue;
-            }
-            store.relay_due = None;
-            // One of them brought it.
-            if store.subscribers.len() > 1 {
+            if store.retelling.takes_turn(ctx.now, store.subscribers.keys(), ctx.rng) {
                 let topic = store.address.to_string();
                 let (data, _) = self.heads_payload(ctx, &group, kind)?;
                 self.actions.push_back(Action::Publish { topic, data });
@@ -438,7 +431,7 @@ impl Engine {
         let entries: Vec<Entry> = entries.into_iter().flatten().take(HEADS_PER_PAYLOAD_MAX).collect();
         for entry in &entries {
             if !self.active(group)?.store(kind).log.contains(ctx.tx, entry.id())? {
-                self.active_mut(group)?.store_mut(kind).learned |= direct;
+                self.active_mut(group)?.store_mut(kind).learned = Some((peer.clone(), !direct));
                 self.take_block(ctx, group, kind, entry.block())?;
             }
         }
@@ -486,8 +479,7 @@ impl Engine {
         let now = ctx.now;
         let store = self.active_mut(group)?.store_mut(kind);
         if covered && !direct {
-            // Somebody told the topic.
-            store.relay_due = None;
+            store.retelling.heard(peer);
         }
         if store.told_heads != own {
             store.told_heads = own;
@@ -524,7 +516,11 @@ impl Engine {
     fn follow_ingest(&mut self, ctx: &Ctx<'_, '_>, group: &GroupId, kind: StoreKind, taken: Ingest) {
         match taken {
             Ingest::Known => {}
-            Ingest::Refused(reason) => tracing::debug!(%reason, "an entry is refused"),
+            Ingest::Refused(reason) => {
+                tracing::debug!(%reason, "an entry is refused");
+                // What waited for it goes on without it.
+                self.backlog.insert((*group, kind));
+            }
             Ingest::Stored { missing } => {
                 self.backlog.insert((*group, kind));
                 self.fetches.want(ctx.now, group, kind, missing);

@@ -286,6 +286,78 @@ fn unknown_device_waits() {
     assert_eq!(give(&mut device, &mut events, &[joined]), [b"hello"]);
 }
 
+/// O4: a block that is another one under the name that was asked for is a failure like any other. Whoever answers so
+/// does not keep out what names a parent that is nowhere.
+#[test]
+fn another_block_under_a_name_holds_up_nothing() {
+    let mut device = Device::new(1);
+    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+    let mut member = Member::of(&device, &group, Profile::Berty.message_store());
+    let nowhere = EntryId::of_block(b"nowhere");
+    let entry = member.write(b"on top of it", &[nowhere]);
+    let data = member.heads(NOW, std::slice::from_ref(&entry));
+    device.run(|ctx, engine| {
+        engine.handle_connected(ctx, &peer(), true).unwrap();
+        engine.handle_topic_joined(ctx, &peer(), &member.address).unwrap();
+    });
+    let (_, mut actions) =
+        device.step_at(NOW, |ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+    let (mut now, mut asked) = (NOW, 0);
+    while device.engine.position(&device.store, &group, true, &entry.id()).unwrap().is_none() {
+        for action in std::mem::take(&mut actions) {
+            if matches!(action, Action::Fetch { entry, .. } if entry == nowhere) {
+                asked += 1;
+                device.run_at(now, |ctx, engine| engine.handle_block(ctx, &nowhere, b"garbage").unwrap());
+            }
+        }
+        assert!(asked < 10, "it waits for ever");
+        now = device.engine.timeout().unwrap().max(now);
+        (_, actions) = device.step_at(now, |ctx, engine| engine.handle_timeout(ctx).unwrap());
+    }
+    assert!(asked > 1, "it was asked for again");
+}
+
+/// What came on the topic is told to the topic again, unless those there said it; not to whom it came from.
+#[test]
+fn what_was_learned_is_told_again() {
+    let publishes = |device: &mut Device, hosts: &[PeerId], echo: bool| {
+        let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+        let mut member = Member::of(device, &group, Profile::Berty.message_store());
+        let topic = member.address.clone();
+        for host in hosts {
+            device.run(|ctx, engine| {
+                engine.handle_connected(ctx, host, true).unwrap();
+                engine.handle_topic_joined(ctx, host, &topic).unwrap();
+            });
+        }
+        let entry = member.write(b"news", &[]);
+        let data = member.heads(NOW, std::slice::from_ref(&entry));
+        let gossip = |device: &mut Device, now, from: &PeerId| {
+            device.step_at(now, |ctx, engine| engine.handle_gossip(ctx, &topic, from, &data).unwrap()).1
+        };
+        let mut actions = gossip(device, NOW, &hosts[0]);
+        let (mut now, mut times) = (NOW, Vec::new());
+        while let Some(due) = device.engine.timeout().filter(|due| *due < NOW + Span::from_secs(7200)) {
+            if echo {
+                hosts.iter().skip(1).for_each(|host| actions.extend(gossip(device, now, host)));
+            }
+            now = due.max(now);
+            actions.extend(device.step_at(now, |ctx, engine| engine.handle_timeout(ctx).unwrap()).1);
+            let told = |action: &Action| matches!(action, Action::Publish { topic: on, .. } if *on == topic);
+            times.extend(actions.drain(..).filter(told).map(|_| now));
+        }
+        times
+    };
+    let hosts: Vec<_> = (10..26).map(|number| PeerId::from_array([number; 34])).collect();
+    let alone = publishes(&mut Device::new(1), &hosts[..1], false);
+    assert_eq!(alone, [], "it came from the only one there");
+    let silent = publishes(&mut Device::new(1), &hosts, false);
+    assert_eq!(silent.len(), 7, "{silent:?}");
+    assert!(silent[0] < NOW + Span::from_secs(16), "{silent:?}");
+    let loud = publishes(&mut Device::new(1), &hosts, true);
+    assert!(loud.len() < 3, "all others said it again and again: {loud:?}");
+}
+
 /// D10: a device is where its last heads payload came from.
 #[test]
 fn peer_id_change() {
