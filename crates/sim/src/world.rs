@@ -74,6 +74,8 @@ struct World {
     by_peer: BTreeMap<PeerId, NodeNumber>,
     topics: Vec<BTreeSet<String>>,
     takes_requests: Vec<bool>,
+    /// Blocks that hosts are asking for. A host asks once, however often its engine wants the same.
+    asked: BTreeSet<(NodeNumber, EntryId)>,
     /// The other end of each stream.
     streams: BTreeMap<(NodeNumber, ExchangeId), (NodeNumber, ExchangeId)>,
     oracle: Oracle,
@@ -98,6 +100,7 @@ impl World {
             nodes,
             villains,
             by_peer,
+            asked: BTreeSet::new(),
             streams: BTreeMap::new(),
             oracle: Oracle::default(),
             steps: 0,
@@ -170,6 +173,7 @@ impl World {
         if self.chance.happens(faults.crash) && self.is_running(number) {
             let back = self.now + Span::from_secs(self.chance.below(20));
             self.lose_streams_of(number);
+            self.asked.retain(|(asks, _)| *asks != number);
             if let Some(node) = self.nodes.get_mut(number) {
                 node.crash(back);
             }
@@ -356,6 +360,9 @@ impl World {
             self.carry_out(to, deeds);
             return;
         }
+        if let Parcel::Block { entry, .. } | Parcel::BlockMissing { entry } = &parcel {
+            self.asked.remove(&(to, *entry));
+        }
         if !self.nodes.get(to).is_some_and(Node::is_reachable) {
             return;
         }
@@ -521,6 +528,9 @@ impl World {
             }
             Action::SendRecords { peer, data } => self.send_to(from, &peer, Parcel::Records { data }),
             Action::Fetch { entry, peers } => {
+                if !self.asked.insert((from, entry)) {
+                    return;
+                }
                 let reached = peers.iter().filter_map(|peer| self.number_of(peer));
                 let reached: Vec<_> = reached.filter(|to| self.network.are_connected(from, *to)).collect();
                 // A host asks one after another, so whoever would answer is reached.
