@@ -31,10 +31,16 @@ pub(super) struct Retelling {
 }
 
 impl Retelling {
-    /// Something new was learned from `teacher`.
-    pub fn learned(&mut self, now: Time, teacher: PeerId, on_topic: bool, rng: &mut (impl RngCore + ?Sized)) {
+    /// Something new was learned, from `teacher` if it is known from whom.
+    pub fn learned(
+        &mut self,
+        now: Time,
+        teacher: Option<PeerId>,
+        on_topic: bool,
+        rng: &mut (impl RngCore + ?Sized),
+    ) {
         self.pause = if on_topic { ON_THE_TOPIC } else { PAST_THE_TOPIC };
-        self.teacher = Some(teacher);
+        self.teacher = teacher;
         self.heard.clear();
         let due = self.moment(now, rng);
         // Who learns without end tells all the same.

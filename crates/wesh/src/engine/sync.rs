@@ -279,7 +279,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Notes that what a peer gave us has joined.
+    /// Notes that what others wrote has joined.
     pub(super) fn note_learned(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
@@ -291,11 +291,12 @@ impl Engine {
         if !batch.joined.iter().any(|joined| joined.verdict == Verdict::Accept) {
             return Ok(());
         }
-        let Some((teacher, on_topic)) = store.learned.clone() else { return Ok(()) };
+        // What waited on disk joins without a peer, and nobody has been told of it.
+        let (teacher, on_topic) = store.learned.clone().unzip();
         if !batch.more {
             store.learned = None;
         }
-        store.retelling.learned(ctx.now, teacher, on_topic, ctx.rng);
+        store.retelling.learned(ctx.now, teacher, on_topic.unwrap_or_default(), ctx.rng);
         Ok(())
     }
 
