@@ -158,6 +158,7 @@ pub(crate) enum StoredCause {
     SentBeforeKey = 3,
     BeyondWindow = 4,
     Repeat = 5,
+    OutOfPlace = 6,
 }
 
 /// A row of [`tables::CLOSED`].

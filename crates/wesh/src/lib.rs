@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod contact;
+pub mod context;
 pub mod credentials;
 pub mod engine;
 pub mod errors;

@@ -19,7 +19,7 @@ pub enum Padding {
     /// Up to the next bucket. Whatever leaves this node is sealed so.
     #[default]
     Buckets,
-    /// Not at all, as Go nodes write: to compare with what they wrote.
+    /// Not at all, and nothing else is added either, as Go nodes write: to compare with what they wrote.
     Bare,
 }
 
@@ -35,11 +35,20 @@ pub(crate) enum Carrier {
 impl Padding {
     /// Ends `clear`, a serialized message without its `ProtocolMetadata`, with that field.
     pub(crate) fn close(self, clear: &mut Vec<u8>, carrier: Carrier) {
-        let tail = match self {
-            Self::Buckets => padded_tail(clear.len(), carrier),
-            Self::Bare => vec![carrier as u8, 0],
-        };
-        clear.extend(tail);
+        self.close_with(clear, carrier, &[]);
+    }
+
+    /// The same, where the `ProtocolMetadata` begins with the fields `within`.
+    pub(crate) fn close_with(self, clear: &mut Vec<u8>, carrier: Carrier, within: &[u8]) {
+        match self {
+            Self::Buckets => clear.extend(padded_tail(clear.len(), carrier, within)),
+            Self::Bare => {
+                clear.push(carrier as u8);
+                // A vector takes any number of bytes.
+                let _ = prost::encode_length_delimiter(within.len(), clear);
+                clear.extend_from_slice(within);
+            }
+        }
     }
 }
 
@@ -57,12 +66,13 @@ pub fn bucket_of(sealed: usize) -> usize {
 
 /// The metadata field that makes a message of `before` bytes fill a bucket once it is sealed. A gap that no
 /// field fills exactly moves to the next bucket.
-fn padded_tail(before: usize, carrier: Carrier) -> Vec<u8> {
+fn padded_tail(before: usize, carrier: Carrier, within: &[u8]) -> Vec<u8> {
     let sealed = before.saturating_add(SEAL_OVERHEAD);
-    let mut bucket = bucket_of(sealed);
+    let content = |bytes: usize| Some([within, &pads_of(bytes.checked_sub(within.len())?)?].concat());
+    let mut bucket = bucket_of(sealed.saturating_add(within.len()));
     loop {
         let gap = bucket.saturating_sub(sealed);
-        if let Some(tail) = field_of(&[carrier as u8], gap, pads_of) {
+        if let Some(tail) = field_of(&[carrier as u8], gap, content) {
             return tail;
         }
         bucket = bucket_of(bucket.saturating_add(1));
@@ -137,6 +147,22 @@ mod tests {
             assert_eq!(opened.protocol_metadata, Some(ProtocolMetadata::default()));
         }
         assert!(most <= 1.13, "{most}");
+    }
+
+    #[test]
+    fn what_is_within_is_padded_too() {
+        let within = [vec![0xd2, 0x3e, 40], vec![7; 40]].concat();
+        for length in 0..=9_000 {
+            let message = EncryptedMessage { plaintext: vec![0x61; length], protocol_metadata: None };
+            for padding in [Padding::Buckets, Padding::Bare] {
+                let mut clear = message.encode_to_vec();
+                let before = clear.len();
+                padding.close_with(&mut clear, Carrier::Message, &within);
+                assert!(padding == Padding::Bare || is_bucket(clear.len() + SEAL_OVERHEAD));
+                assert!(clear[before..].windows(within.len()).any(|window| window == within));
+                assert_eq!(EncryptedMessage::decode(clear.as_slice()).unwrap().plaintext, message.plaintext);
+            }
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub const SIGNATURES: Table = Table(0x37);
 pub const CLAIMS: Table = Table(0x38);
 /// When held keys are to be erased: [`crate::message`].
 pub const HELD: Table = Table(0x39);
+/// What devices have said under their signature about the places of what they say: [`crate::context`].
+pub const CONTEXTS: Table = Table(0x3a);
 /// Groups that this account knows: [`crate::engine`].
 pub const GROUPS: Table = Table(0x40);
 /// What is known of the delivery of own entries: [`crate::engine`].

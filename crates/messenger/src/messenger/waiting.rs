@@ -29,8 +29,10 @@ impl Messenger {
             conversations::put(ctx.tx, group, &conversation);
             self.notify(Notice::ConversationChanged(*group));
         }
-        if let (WaitCause::Repeat { .. }, Some(place)) = (cause, Place::of_entry(ctx.tx, entry)?) {
-            // It was shown before the message came whose place it took.
+        if let (WaitCause::Repeat { .. } | WaitCause::OutOfPlace { .. }, Some(place)) =
+            (cause, Place::of_entry(ctx.tx, entry)?)
+        {
+            // It was shown before anybody could know that it does not belong there.
             ctx.tx.delete(tables::MESSAGES, &place.key());
             Place::forget(ctx.tx, &place.position.id);
         }
@@ -80,6 +82,7 @@ fn stored(cause: WaitCause) -> (StoredCause, Option<DeviceId>) {
         WaitCause::SentBeforeKey { device } => (StoredCause::SentBeforeKey, Some(device)),
         WaitCause::BeyondWindow { device } => (StoredCause::BeyondWindow, Some(device)),
         WaitCause::Repeat { device } => (StoredCause::Repeat, Some(device)),
+        WaitCause::OutOfPlace { device } => (StoredCause::OutOfPlace, Some(device)),
         _ => (StoredCause::Unreadable, None),
     }
 }

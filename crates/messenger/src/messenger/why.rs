@@ -282,6 +282,10 @@ fn closed_one(row: &ClosedRow, reader: Reader) -> String {
              and is not shown."
                 .to_owned()
         }
+        StoredCause::OutOfPlace => {
+            "It is something that its sender signed for another place, put here by somebody else, and is not shown."
+                .to_owned()
+        }
         StoredCause::Unreadable => "It cannot be opened by anybody: it is damaged or forged.".to_owned(),
     }
 }
@@ -295,6 +299,7 @@ fn closed_many(causes: &[StoredCause]) -> String {
         (StoredCause::BeyondWindow, "for want of earlier messages of the sender"),
         (StoredCause::SentBeforeKey, "for ever, since the sender had not given this account a key"),
         (StoredCause::Repeat, "for ever, being copies of other messages"),
+        (StoredCause::OutOfPlace, "for ever, being moved here from another place by somebody"),
         (StoredCause::Unreadable, "for ever, being damaged or forged"),
     ]
     .into_iter()

@@ -2,11 +2,12 @@
 
 use std::time::SystemTime;
 
+use dunlin_base::GroupId;
 use dunlin_ipfs::{ConnectionInfo, Multiaddr, PeerId, PeerInfo};
 use dunlin_proto::dunlin::node::v1::{
-    ConnectRequest, Connection, Direction, DisconnectReply, DisconnectRequest, InfoReply, InfoRequest, Peer,
-    PeersReply, PeersRequest, Source, SourcesReply, SourcesRequest, StatisticsReply, StatisticsRequest,
-    WaitingReply, WaitingRequest,
+    ConnectRequest, Connection, Direction, DisconnectReply, DisconnectRequest, GroupDevicesReply,
+    GroupDevicesRequest, InfoReply, InfoRequest, Peer, PeersReply, PeersRequest, Source, SourcesReply,
+    SourcesRequest, StatisticsReply, StatisticsRequest, WaitingReply, WaitingRequest,
 };
 use dunlin_wesh::engine::{App, CommandError};
 use tonic::{Code, Request, Response, Status};
@@ -132,6 +133,23 @@ impl<A: App + Send + 'static> NodeService for Network<A> {
             groups: states.iter().map(|(group, state)| waiting::group_state(group, state)).collect(),
             peers: self.node.traffic().all().into_iter().map(waiting::peer_traffic).collect(),
         }))
+    }
+
+    async fn group_devices(
+        &self,
+        request: Request<GroupDevicesRequest>,
+    ) -> Result<Response<GroupDevicesReply>, Status> {
+        let inactive = || {
+            let told = "the group is not active on this node: activate it first";
+            refusal(Code::NotFound, "group-inactive", told.to_owned())
+        };
+        let group = GroupId::from_bytes(&request.into_inner().group_pk).map_err(|_| inactive())?;
+        let shown = self.node.view(move |read, engine, _| engine.shown_by_devices(read, &group)).await;
+        let shown = shown.map_err(|error| match error {
+            CallError::Refused(CommandError::NotActive) => inactive(),
+            error => Status::unavailable(error.to_string()),
+        })?;
+        Ok(Response::new(GroupDevicesReply { devices: shown.iter().map(waiting::group_device).collect() }))
     }
 }
 

@@ -3,7 +3,8 @@
 use dunlin_base::GroupId;
 use dunlin_ipfs::PeerId;
 use dunlin_proto::dunlin::node::v1::{self as api, WaitCause as Cause};
-use dunlin_wesh::engine::{GroupState, Wait, WaitCause};
+use dunlin_wesh::context::Chain;
+use dunlin_wesh::engine::{GroupState, ShownByDevice, Wait, WaitCause};
 
 use crate::traffic::Counts;
 
@@ -50,6 +51,28 @@ pub(super) fn describe(wait: Wait) -> api::Wait {
         _ => {}
     }
     shown
+}
+
+/// What a device of a group has shown.
+pub(super) fn group_device(shown: &ShownByDevice) -> api::GroupDevice {
+    let chain = |chain: &Chain| api::ContextChain {
+        first: chain.first,
+        last: chain.last,
+        missing: chain.missing,
+        breaks: chain.breaks,
+    };
+    let capabilities = shown.capabilities.as_ref().map(|known| api::Capabilities {
+        version: known.version,
+        features: known.features.bits(),
+        seq: known.seq,
+    });
+    api::GroupDevice {
+        device_pk: shown.device.as_bytes().to_vec(),
+        member_pk: shown.member.as_bytes().to_vec(),
+        capabilities,
+        events: shown.events.as_ref().map(chain),
+        messages: shown.messages.as_ref().map(chain),
+    }
 }
 
 fn sentence(wait: &Wait) -> String {

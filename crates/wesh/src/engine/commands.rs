@@ -315,6 +315,7 @@ impl Engine {
         visit: &mut dyn FnMut(MetadataEvent) -> ControlFlow<()>,
     ) -> Result<(), CommandError> {
         let active = self.opened(group).ok_or(CommandError::NotActive)?;
+        let mut failed = None;
         active.metadata.log.walk(read, position_at(start), direction, &mut |position, entry| {
             if start == Bound::Excluded(position) {
                 return ControlFlow::Continue(());
@@ -322,9 +323,17 @@ impl Engine {
             let opened = dunlin_orbitdb::operation::decode_value(entry.payload())
                 .and_then(|value| metadata::open(&active.group, &value).ok());
             let Some(event) = opened else { return ControlFlow::Continue(()) };
+            match active.index.counts(read, &position, &event) {
+                Ok(true) => {}
+                Ok(false) => return ControlFlow::Continue(()),
+                Err(error) => {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
             visit(MetadataEvent { group: *group, entry: position.id, position, event, changes: Vec::new() })
         })?;
-        Ok(())
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn active_for_sending(&self, group: &GroupId, payload: &[u8]) -> Result<&ActiveGroup, CommandError> {

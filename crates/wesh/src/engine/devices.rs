@@ -8,12 +8,9 @@ use std::collections::BTreeSet;
 use dunlin_base::kv::{Read, ReadError};
 use dunlin_base::{DeviceId, PeerId};
 
-use super::{Ctx, Engine, StoreKind};
+use super::{Ctx, Engine};
 use crate::group::GroupKind;
-use crate::metadata::{
-    self, DEVICE_NAME_BYTES_MAX, DeviceNote, DeviceRecord, Event as MetadataKind, NoteKind,
-};
-use crate::padding::Padding;
+use crate::metadata::{DEVICE_NAME_BYTES_MAX, DeviceNote, DeviceRecord, Event as MetadataKind, NoteKind};
 
 /// Why something about a device was not written. Nothing changed.
 #[derive(Debug, thiserror::Error)]
@@ -130,12 +127,9 @@ impl Engine {
         said: NoteKind,
     ) -> Result<(), ReadError> {
         let account = self.account_group();
-        let active = self.active(&account)?;
         let note = DeviceNote { subject: *subject, at: ctx.now, said };
-        let value = metadata::seal_note(&active.group, &active.own, &note, Padding::Buckets, ctx.rng);
-        let signed = [MetadataKind::member_device_added(&active.own).encode(), note.to_field()].concat();
-        self.note_own_event(ctx, &account, &signed);
-        self.append(ctx, &account, StoreKind::Metadata, &value)?;
+        let event = MetadataKind::member_device_added(&self.active(&account)?.own);
+        self.append_noted(ctx, &account, &event, Some(&note))?;
         Ok(())
     }
 }

@@ -183,6 +183,12 @@ pub enum WaitCause {
         /// The device whose message was repeated.
         device: DeviceId,
     },
+    /// The device did not sign it for this place: somebody moved what it signed for another group or another number, or
+    /// took it from the time before the device said where its messages belong (`spec/security.md` §3.1).
+    OutOfPlace {
+        /// The device whose message was moved.
+        device: DeviceId,
+    },
     /// It cannot be opened with any key: damaged or forged.
     Unreadable,
 }

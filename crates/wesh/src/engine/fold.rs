@@ -12,10 +12,10 @@ use super::groups::ActiveGroup;
 use super::opening::group_entry_key;
 use super::{CommandError, Ctx, Engine, Event, MetadataEvent, StoreKind};
 use crate::contact::ContactState;
+use crate::context;
 use crate::group::Group;
 use crate::message;
 use crate::metadata::{self, Change, Event as MetadataKind};
-use crate::padding::Padding;
 use crate::tables;
 
 /// How many entries join in one call, so that neither a transaction nor the memory it takes grows with
@@ -110,19 +110,6 @@ impl Engine {
         }
     }
 
-    /// Seals a metadata event, appends it and folds it like any other.
-    pub(super) fn append_event(
-        &mut self,
-        ctx: &mut Ctx<'_, '_>,
-        group: &GroupId,
-        event: &MetadataKind,
-    ) -> Result<EntryId, ReadError> {
-        let active = self.active(group)?;
-        let value = metadata::seal(&active.group, &active.own, event, Padding::Buckets, ctx.rng);
-        self.note_own_event(ctx, group, &event.encode());
-        self.append(ctx, group, StoreKind::Metadata, &value)
-    }
-
     /// Appends an already sealed value to a store of an active group.
     pub(super) fn append(
         &mut self,
@@ -196,13 +183,18 @@ impl Engine {
         };
         let changes = active.index.apply(ctx.tx, position, &event)?;
         self.watch_event(ctx, group, &event)?;
-        self.events.push_back(Event::Metadata(MetadataEvent {
-            group: *group,
-            entry: position.id,
-            position,
-            event,
-            changes: changes.clone(),
-        }));
+        if self.active(group)?.index.counts(ctx.tx, &position, &event)? {
+            if let (Some(context), Some(device)) = (event.context(), event.device()) {
+                context::note_seen(ctx.tx, group, device, context::Log::Events, context, value)?;
+            }
+            self.events.push_back(Event::Metadata(MetadataEvent {
+                group: *group,
+                entry: position.id,
+                position,
+                event,
+                changes: changes.clone(),
+            }));
+        }
         changes.iter().try_for_each(|change| self.follow(ctx, group, change))
     }
 
@@ -227,6 +219,13 @@ impl Engine {
             Change::ContactChanged { account, state, .. } => self.follow_contact(ctx, account, *state),
             Change::DeviceNoted { .. } => self.follow_devices(ctx.tx),
             Change::RequestsChanged { .. } | Change::SeedReset { .. } => self.follow_requests(ctx),
+            Change::ContextsAlways { device } => self.require_contexts(ctx, group, device),
+            Change::FoldAgain => {
+                ctx.tx.put(tables::STALE, &stale_key(group, StoreKind::Metadata), &[]);
+                self.stale.insert((*group, StoreKind::Metadata));
+                self.backlog.insert((*group, StoreKind::Metadata));
+                Ok(())
+            }
             _ => Ok(()),
         }
     }

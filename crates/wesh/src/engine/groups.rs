@@ -447,6 +447,7 @@ impl Engine {
             }
             return self.serve_announced(ctx, id);
         }
+        self.state_capabilities(ctx, id)?;
         self.serve_chain_keys(ctx, id)
     }
 

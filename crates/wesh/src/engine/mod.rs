@@ -36,6 +36,7 @@ mod renewal;
 mod replicas;
 mod requests;
 mod retelling;
+mod statements;
 mod sync;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -59,6 +60,7 @@ pub use inbox::{Origin, PENDING_MAX, REQUESTS_PER_HOUR_MAX, Request};
 pub use inspect::{GroupState, InspectedEntry, Wait};
 pub use key_pace::CHAIN_KEYS_AT_ONCE;
 pub use renewal::{RenewalCause, renew_device};
+pub use statements::ShownByDevice;
 
 use crate::credentials::Verification;
 use crate::keys::AccountKeys;

@@ -9,6 +9,7 @@ use dunlin_orbitdb::operation;
 
 use super::groups::ActiveGroup;
 use super::{Ctx, Engine, Event, MessageEvent, WaitCause};
+use crate::context;
 use crate::message::{self, OpenMessageError};
 use crate::tables;
 
@@ -41,7 +42,7 @@ impl Engine {
         let arrival = arrival(ctx, active)?;
         let cause = match message::open_message(ctx.tx, &arrival, &active.group, id, &headers, value) {
             Ok(opening) => {
-                self.tell_opening(ctx, group, id, opening, member)?;
+                self.tell_opening(ctx, group, id, opening, member, value)?;
                 return self.open_waiting(ctx, group, &device);
             }
             Err(OpenMessageError::Read(error)) => return Err(error),
@@ -53,6 +54,10 @@ impl Engine {
             }
             Err(OpenMessageError::AlreadyUsed) => {
                 self.wait(group, id, WaitCause::Repeat { device });
+                return Ok(());
+            }
+            Err(OpenMessageError::OutOfPlace) => {
+                self.wait(group, id, WaitCause::OutOfPlace { device });
                 return Ok(());
             }
             Err(error) => {
@@ -84,7 +89,7 @@ impl Engine {
             match message::open_message(ctx.tx, &arrival, &active.group, id, &headers, &value) {
                 Ok(opening) => {
                     message::stop_waiting(ctx.tx, group, device, counter, &id);
-                    self.tell_opening(ctx, group, id, opening, member)?;
+                    self.tell_opening(ctx, group, id, opening, member, &value)?;
                 }
                 Err(OpenMessageError::Read(error)) => return Err(error),
                 Err(error) if error.may_open_later() => tracing::debug!(%error, "a message goes on waiting"),
@@ -93,6 +98,7 @@ impl Engine {
                     let cause = match error {
                         OpenMessageError::SentBeforeKey => WaitCause::SentBeforeKey { device: *device },
                         OpenMessageError::AlreadyUsed => WaitCause::Repeat { device: *device },
+                        OpenMessageError::OutOfPlace => WaitCause::OutOfPlace { device: *device },
                         _ => WaitCause::Unreadable,
                     };
                     self.wait(group, id, cause);
@@ -114,11 +120,17 @@ impl Engine {
         entry: EntryId,
         opening: message::Opening,
         member: MemberId,
+        value: &[u8],
     ) -> Result<(), ReadError> {
         // No key is held for longer, and none that is held now has to be erased later.
         self.keys_due.get_or_insert(ctx.now + message::KEY_HELD_MAX);
         let message = opening.message;
         let (device, key) = (message.device, group_entry_key(group, &entry));
+        if let Some(context) = &opening.context
+            && !opening.is_repeat
+        {
+            context::note_seen(ctx.tx, group, &device, context::Log::Messages, context, value)?;
+        }
         if opening.is_repeat {
             let row = MessageRow {
                 height: 0,
@@ -147,22 +159,45 @@ impl Engine {
         shift: &message::Shift,
         member: MemberId,
     ) -> Result<(), ReadError> {
-        let (from, to) = (group_entry_key(group, &shift.from), group_entry_key(group, &shift.to));
-        if let Some(row) = ctx.tx.get(tables::MESSAGES, &from)?
+        if let Some(from) = shift.from
+            && let key = group_entry_key(group, &from)
+            && let Some(row) = ctx.tx.get(tables::MESSAGES, &key)?
             && let Some(shown) = MessageRow::decode(&row)
         {
-            ctx.tx.delete(tables::MESSAGES, &from);
-            ctx.tx.put(tables::REPEATS, &from, &row);
-            self.wait(group, shift.from, WaitCause::Repeat { device: shown.device });
+            ctx.tx.delete(tables::MESSAGES, &key);
+            ctx.tx.put(tables::REPEATS, &key, &row);
+            let device = shown.device;
+            self.wait(
+                group,
+                from,
+                match shift.to {
+                    Some(_) => WaitCause::Repeat { device },
+                    None => WaitCause::OutOfPlace { device },
+                },
+            );
         }
-        if let Some(row) = ctx.tx.get(tables::REPEATS, &to)?
+        if let Some(to) = shift.to
+            && let key = group_entry_key(group, &to)
+            && let Some(row) = ctx.tx.get(tables::REPEATS, &key)?
             && let Some(kept) = MessageRow::decode(&row)
         {
-            ctx.tx.delete(tables::REPEATS, &to);
+            ctx.tx.delete(tables::REPEATS, &key);
             let message = kept.to_opened();
-            self.tell_message(ctx, group, shift.to, message, member)?;
+            self.tell_message(ctx, group, to, message, member)?;
         }
         Ok(())
+    }
+
+    /// Shows no message of a device any more that says nothing of its place: the device signs that with all of them.
+    pub(super) fn require_contexts(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        device: &DeviceId,
+    ) -> Result<(), ReadError> {
+        let shifts = message::require_contexts(ctx.tx, group, device, 0)?;
+        let Some(member) = self.active(group)?.index.member_of(ctx.tx, device)? else { return Ok(()) };
+        shifts.iter().try_for_each(|shift| self.follow_shift(ctx, group, shift, member))
     }
 
     fn tell_message(

@@ -112,6 +112,16 @@ impl OtherChain {
         }
     }
 
+    /// Puts a key back that was taken and is not used up.
+    pub(super) fn put_back(&mut self, counter: u64, key: SymmetricKey) {
+        if let Err(place) = self.skipped.binary_search_by_key(&counter, |(skipped, _)| *skipped)
+            && counter > self.start
+            && counter <= self.tip.counter
+        {
+            self.skipped.insert(place, (counter, key));
+        }
+    }
+
     /// Whether [`Self::take`] would give the key of the message `counter`.
     ///
     /// # Errors

@@ -9,6 +9,8 @@
 //! - A counter is settled when all that was sent before it is here, each with a signature of its own: were one of
 //!   them another one's text, one text of the device would be missing. In a conversation without gaps and
 //!   repetitions that is at once.
+//! - A claim that the device signed for this very counter ([`crate::context`]) wins over one that says nothing of its
+//!   place. Where such a device signs no more without saying it, what does not is no claim at all.
 //! - Of two claims, the one whose signature holds no other counter wins; then the one that was not seen at a
 //!   lower counter, since what is repeated was sent before; then the lower entry. The others are kept as
 //!   repeats. A text that a device says twice has the same signature twice, and nobody to dispute it.
@@ -24,7 +26,8 @@ use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
 use dunlin_base::{DeviceId, EntryId, GroupId, Signature, Span, Time};
 use zeroize::Zeroizing;
 
-use super::rows::{counter_key, device_key};
+use super::rows::{Chain, counter_key, device_key};
+use crate::context;
 use crate::tables::{self, damaged};
 
 /// How many days the key of a message outlives its first opening, at most: as long as a message may be on its way
@@ -39,6 +42,9 @@ const COUNTERS_PER_SIGNATURE_MAX: usize = 16;
 const JUDGED_MAX: usize = 16;
 /// Keys that are erased in one step.
 const ERASED_PER_STEP: usize = 1000;
+/// Flags of a row of [`tables::CLAIMS`].
+const SHOWN: u8 = 1;
+const PLACED: u8 = 2;
 /// Deadlines are rounded down to this, so that a device wakes up once for many.
 const DEADLINE_STEP_MS: u64 = 3_600_000;
 
@@ -54,15 +60,15 @@ pub struct Arrival {
     pub past_is_synced: bool,
 }
 
-/// Two messages of one device changed places: a counter belongs to another entry than it did.
+/// A counter belongs to another entry than it did: two messages of one device changed places, or one has lost its own.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Shift {
     /// The counter.
     pub counter: u64,
-    /// What was shown, and is a repeat now.
-    pub from: EntryId,
-    /// What was a repeat, and is shown now.
-    pub to: EntryId,
+    /// What was shown and is not any more.
+    pub from: Option<EntryId>,
+    /// What was kept back and is shown now.
+    pub to: Option<EntryId>,
 }
 
 /// What names a signature in rows: enough of its digest that none is taken for another.
@@ -84,10 +90,12 @@ pub(super) struct Claims<'a> {
 
 /// A claim to a counter.
 #[derive(Clone, Copy)]
-struct Claim {
-    entry: EntryId,
-    mark: Mark,
-    is_shown: bool,
+pub(super) struct Claim {
+    pub entry: EntryId,
+    pub mark: Mark,
+    /// Whether its device signed it for this counter.
+    pub is_placed: bool,
+    pub is_shown: bool,
 }
 
 /// How a message came to its counter.
@@ -129,8 +137,9 @@ impl Claims<'_> {
 
     /// Whether the counter would be settled by this message, were it the first there: nothing before it is open, and its
     /// signature is new.
-    pub fn settles_at_once(&self, read: &dyn Read, counter: u64, mark: &Mark) -> Result<bool, ReadError> {
-        Ok(self.elsewhere(read, counter, mark)?.is_empty() && self.lowest_held(read)?.is_none())
+    pub fn settles_at_once(&self, read: &dyn Read, counter: u64, claim: &Claim) -> Result<bool, ReadError> {
+        let is_clear = claim.is_placed || self.elsewhere(read, counter, &claim.mark)?.is_empty();
+        Ok(is_clear && self.lowest_held(read)?.is_none())
     }
 
     /// Notes that the device signed this at this counter.
@@ -165,28 +174,37 @@ impl Claims<'_> {
         Ok(row.as_deref().and_then(EntryId::from_slice))
     }
 
-    /// Holds the key of a counter that `entry` was the first to claim.
-    pub fn hold(
-        &self,
-        tx: &mut Tx<'_>,
-        now: Time,
-        counter: u64,
-        key: &SymmetricKey,
-        entry: EntryId,
-        mark: Mark,
-    ) {
+    /// Holds the key of a counter for its first claim.
+    pub fn hold(&self, tx: &mut Tx<'_>, now: Time, counter: u64, key: &SymmetricKey, claim: Claim) {
         let until = (now + KEY_HELD_MAX).as_millis();
         let until = until.saturating_sub(until % DEADLINE_STEP_MS);
         let slot = counter_key(self.group, self.device, counter);
         let row = Zeroizing::new([key.as_bytes().as_slice(), &until.to_be_bytes()].concat());
         tx.put(tables::MESSAGE_KEYS, &slot, &row);
         tx.put(tables::HELD, &[until.to_be_bytes().as_slice(), &slot].concat(), &[]);
-        self.put_claim(tx, counter, &Claim { entry, mark, is_shown: true });
+        self.put_claim(tx, counter, &Claim { is_shown: true, ..claim });
     }
 
     /// Adds a claim to a counter that has one. It is a repeat until [`Self::judge`] finds otherwise.
-    pub fn dispute(&self, tx: &mut Tx<'_>, counter: u64, entry: EntryId, mark: Mark) {
-        self.put_claim(tx, counter, &Claim { entry, mark, is_shown: false });
+    pub fn dispute(&self, tx: &mut Tx<'_>, counter: u64, claim: Claim) {
+        self.put_claim(tx, counter, &Claim { is_shown: false, ..claim });
+    }
+
+    /// Judges the counters behind `counter` that are not settled: their claims may be none any more. There are no more
+    /// of them than a window has keys, but for claims that were skipped over.
+    pub fn judge_behind(&self, tx: &mut Tx<'_>, counter: u64) -> Result<Vec<Shift>, ReadError> {
+        let of_device = KeyRange::prefix(&device_key(self.group, self.device));
+        let start = counter_key(self.group, self.device, counter.saturating_add(1));
+        let range = KeyRange { start: start.to_vec(), ..of_device };
+        let rows = tx.collect(tables::MESSAGE_KEYS, &range, Direction::Ascending, usize::MAX)?;
+        let mut shifts = Vec::new();
+        for (key, row) in rows {
+            drop(Zeroizing::new(row));
+            let held = key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+            let held = held.ok_or_else(|| damaged(tables::MESSAGE_KEYS))?;
+            shifts.extend(self.judge_one(tx, held)?.map(|(was, is)| shift(held, was, is)));
+        }
+        Ok(shifts)
     }
 
     /// Judges the claims to `counter`, to those where the signature `mark` was seen, and to whatever these turn on.
@@ -201,32 +219,50 @@ impl Claims<'_> {
                 break;
             }
             let Some((was, is)) = self.judge_one(tx, counter)? else { continue };
-            shifts.push(Shift { counter, from: was.entry, to: is.entry });
-            for mark in [was.mark, is.mark] {
-                open.extend(self.elsewhere(tx, counter, &mark)?);
+            shifts.push(shift(counter, was, is));
+            for claim in [was, is].into_iter().flatten() {
+                open.extend(self.elsewhere(tx, counter, &claim.mark)?);
             }
         }
         Ok(shifts)
     }
 
-    fn judge_one(&self, tx: &mut Tx<'_>, counter: u64) -> Result<Option<(Claim, Claim)>, ReadError> {
+    fn judge_one(
+        &self,
+        tx: &mut Tx<'_>,
+        counter: u64,
+    ) -> Result<Option<(Option<Claim>, Option<Claim>)>, ReadError> {
         let claims = self.claims(tx, counter)?;
         let mut best: Option<((Suspicion, EntryId), Claim)> = None;
         for claim in &claims {
-            let rank = (self.suspicion(tx, counter, &claim.mark)?, claim.entry);
-            if best.as_ref().is_none_or(|(least, _)| rank < *least) {
+            let rank = (self.suspicion(tx, counter, claim)?, claim.entry);
+            if rank.0 != Suspicion::NoClaim && best.as_ref().is_none_or(|(least, _)| rank < *least) {
                 best = Some((rank, *claim));
             }
         }
-        let shown = claims.iter().find(|claim| claim.is_shown).copied();
-        match (shown, best) {
-            (Some(was), Some((_, is))) if was.entry != is.entry => {
-                self.put_claim(tx, counter, &Claim { is_shown: false, ..was });
-                self.put_claim(tx, counter, &Claim { is_shown: true, ..is });
-                Ok(Some((was, is)))
-            }
-            _ => Ok(None),
+        let was = claims.iter().find(|claim| claim.is_shown).copied();
+        let is = best.map(|(_, claim)| claim);
+        if was.map(|claim| claim.entry) == is.map(|claim| claim.entry) {
+            return Ok(None);
         }
+        if let Some(was) = was {
+            self.put_claim(tx, counter, &Claim { is_shown: false, ..was });
+        }
+        match is {
+            Some(is) => self.put_claim(tx, counter, &Claim { is_shown: true, ..is }),
+            None => self.release(tx, counter)?,
+        }
+        Ok(Some((was, is)))
+    }
+
+    /// Gives the key of a counter back to the chain: what claimed it has no right to it, and what has may still come.
+    fn release(&self, tx: &mut Tx<'_>, counter: u64) -> Result<(), ReadError> {
+        let Some(stored) = StoredKey::load(tx, self.group, self.device, counter)? else { return Ok(()) };
+        let Some(Chain::Other(mut chain)) = Chain::load(tx, self.group, self.device)? else { return Ok(()) };
+        self.erase(tx, counter)?;
+        chain.put_back(counter, stored.key);
+        Chain::Other(chain).store(tx, self.group, self.device);
+        Ok(())
     }
 
     /// Erases the keys of counters that are settled, lowest first, up to `below`.
@@ -235,12 +271,13 @@ impl Claims<'_> {
             if counter >= below {
                 break;
             }
-            let mut clear = 0u8;
+            let (mut signed_for_it, mut clear) = (0u8, 0u8);
             for claim in self.claims(tx, counter)? {
-                let suspicion = self.suspicion(tx, counter, &claim.mark)?;
+                let suspicion = self.suspicion(tx, counter, &claim)?;
+                signed_for_it = signed_for_it.saturating_add(u8::from(suspicion == Suspicion::SignedForIt));
                 clear = clear.saturating_add(u8::from(suspicion == Suspicion::None));
             }
-            if clear != 1 {
+            if signed_for_it != 1 && (signed_for_it, clear) != (0, 1) {
                 break;
             }
             self.erase(tx, counter)?;
@@ -303,15 +340,22 @@ impl Claims<'_> {
                 Some(entry) => read.get(tables::CLAIMS, &self.claim_key(other, &entry))?,
                 None => None,
             };
-            if claim.is_none_or(|row| row.last() == Some(&1)) {
+            if claim.is_none_or(|row| row.last().is_some_and(|flags| flags & SHOWN != 0)) {
                 counters.push(other);
             }
         }
         Ok(counters)
     }
 
-    fn suspicion(&self, read: &dyn Read, counter: u64, mark: &Mark) -> Result<Suspicion, ReadError> {
-        let elsewhere = self.elsewhere(read, counter, mark)?;
+    fn suspicion(&self, read: &dyn Read, counter: u64, claim: &Claim) -> Result<Suspicion, ReadError> {
+        if claim.is_placed {
+            return Ok(Suspicion::SignedForIt);
+        }
+        let since = context::contexts_since(read, self.group, self.device)?;
+        if since.is_some_and(|since| counter > since) {
+            return Ok(Suspicion::NoClaim);
+        }
+        let elsewhere = self.elsewhere(read, counter, &claim.mark)?;
         Ok(if elsewhere.is_empty() {
             Suspicion::None
         } else if elsewhere.iter().all(|other| *other > counter) {
@@ -335,14 +379,17 @@ impl Claims<'_> {
         let rows = read.collect(tables::CLAIMS, &range, Direction::Ascending, CLAIMS_PER_COUNTER_MAX)?;
         let claims = rows.iter().map(|(key, row)| {
             let entry = EntryId::from_slice(key.get(72..)?)?;
-            let (mark, is_shown) = row.split_first_chunk::<16>()?;
-            Some(Claim { entry, mark: *mark, is_shown: is_shown == [1] })
+            let (mark, flags) = row.split_first_chunk::<16>()?;
+            let [flags] = flags else { return None };
+            Some(Claim { entry, mark: *mark, is_placed: flags & PLACED != 0, is_shown: flags & SHOWN != 0 })
         });
         claims.collect::<Option<_>>().ok_or_else(|| damaged(tables::CLAIMS))
     }
 
     fn put_claim(&self, tx: &mut Tx<'_>, counter: u64, claim: &Claim) {
-        let row = [claim.mark.as_slice(), &[u8::from(claim.is_shown)]].concat();
+        let shown = if claim.is_shown { SHOWN } else { 0 };
+        let placed = if claim.is_placed { PLACED } else { 0 };
+        let row = [claim.mark.as_slice(), &[shown | placed]].concat();
         tx.put(tables::CLAIMS, &self.claim_key(counter, &claim.entry), &row);
     }
 
@@ -358,9 +405,17 @@ impl Claims<'_> {
 /// What speaks against a claim, the least first.
 #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
 enum Suspicion {
+    /// The device signed it for this counter.
+    SignedForIt,
     None,
     RepeatedLater,
     SentBefore,
+    /// It says nothing of its place, which its device would.
+    NoClaim,
+}
+
+fn shift(counter: u64, was: Option<Claim>, is: Option<Claim>) -> Shift {
+    Shift { counter, from: was.map(|claim| claim.entry), to: is.map(|claim| claim.entry) }
 }
 
 /// A key in [`tables::MESSAGE_KEYS`]: of an own message that is not opened yet, or held.

@@ -6,10 +6,13 @@ use prost::Message as _;
 use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
 
+use super::super::envelope::{Form, seal_as};
 use super::super::{
-    ChainKey, OpenMessageError, Opening, OtherChain, open_headers, open_message, register_chain_key, seal_at,
+    ChainKey, OpenMessageError, Opening, OtherChain, open_headers, open_message, register_chain_key,
+    require_contexts, seal_at,
 };
 use super::*;
+use crate::context::{Context, Place};
 use crate::group::Group;
 use crate::padding::Padding;
 
@@ -60,24 +63,44 @@ impl Scene {
         Sealed { entry: EntryId::of_block(&sealed.envelope), envelope: sealed.envelope }
     }
 
+    /// The same with a context, as the device of a later version sends it.
+    fn placed(&self, counter: u64, text: &str) -> Sealed {
+        let nonce = Nonce::dangerous_fixed([100 + counter as u8; 24]);
+        let id = self.group.id();
+        let context = Context::new(&Place::message(&id, counter), [0; 16], counter);
+        let form = Form { padding: Padding::Buckets, context: Some(&context) };
+        let state = self.state(counter - 1);
+        let (sealed, ..) = seal_as(&self.group, &self.device, &state, text.as_bytes(), &form, nonce).unwrap();
+        Sealed { entry: EntryId::of_block(&sealed.envelope), envelope: sealed.envelope }
+    }
+
     /// What a member makes of a message of the device: the same signed text at another counter.
     fn repeated(&self, message: &Sealed, at: u64) -> Sealed {
+        self.sealed_anew(&self.clear_of(message), at)
+    }
+
+    /// What the device signed, and the signature.
+    fn clear_of(&self, message: &Sealed) -> (Vec<u8>, Signature) {
         let headers = open_headers(&self.group, &message.envelope).unwrap();
         let envelope = MessageEnvelope::decode(message.envelope.as_slice()).unwrap();
         let (_, key) = self.state(headers.counter - 1).step(&self.group.id()).unwrap();
-        let of = |counter| *Nonce::of_counter(counter).as_bytes();
-        let clear = seal::open(&key, &of(headers.counter), &envelope.message).unwrap();
+        let nonce = Nonce::of_counter(headers.counter);
+        let clear = seal::open(&key, nonce.as_bytes(), &envelope.message).unwrap();
         assert!(EncryptedMessage::decode(clear.as_slice()).is_ok());
+        (clear.to_vec(), headers.signature.unwrap())
+    }
+
+    fn sealed_anew(&self, (clear, signature): &(Vec<u8>, Signature), at: u64) -> Sealed {
         let (_, key) = self.state(at - 1).step(&self.group.id()).unwrap();
         let nonce = Nonce::dangerous_fixed([200 + at as u8; 24]);
         let forged = MessageHeaders {
             counter: at,
             device_pk: self.device.public().as_bytes().to_vec(),
-            sig: headers.signature.unwrap().as_bytes().to_vec(),
+            sig: signature.as_bytes().to_vec(),
             ..Default::default()
         };
         let envelope = MessageEnvelope {
-            message: seal::seal(&key, Nonce::of_counter(at), &clear),
+            message: seal::seal(&key, Nonce::of_counter(at), clear),
             nonce: nonce.as_bytes().to_vec(),
             message_headers: seal::seal(self.group.secret(), nonce, &forged.encode_to_vec()),
         };
@@ -113,8 +136,8 @@ impl Reader<'_> {
             self.shown.push((headers.counter, message.entry));
         }
         for shift in &opening.shifts {
-            let place = self.shown.iter().position(|shown| *shown == (shift.counter, shift.from)).unwrap();
-            self.shown[place].1 = shift.to;
+            self.shown.retain(|shown| Some(shown.1) != shift.from);
+            self.shown.extend(shift.to.map(|entry| (shift.counter, entry)));
         }
         Ok(opening)
     }
@@ -266,4 +289,87 @@ fn claims_to_a_counter_are_few() {
     let refused =
         (real.iter().take(19)).filter(|real| reader.open(&scene.repeated(real, 50)).is_err()).count();
     assert_eq!(refused, 19 - CLAIMS_PER_COUNTER_MAX);
+}
+
+/// `spec/security.md` §3.1: what a device signed for one counter opens at no other, and uses up none.
+#[test]
+fn ctx_binding() {
+    let scene = Scene::new();
+    let said: Vec<_> = (1..=4).map(|counter| scene.placed(counter, &format!("text {counter}"))).collect();
+    let moved = scene.repeated(&said[0], 3);
+    let mut reader = scene.reader();
+    assert!(matches!(reader.open(&moved), Err(OpenMessageError::OutOfPlace)), "before all others");
+    for message in [&said[0], &said[1]] {
+        reader.open(message).unwrap();
+    }
+    assert!(matches!(reader.open(&moved), Err(OpenMessageError::OutOfPlace)));
+    for message in [&said[3], &said[2]] {
+        assert!(!reader.open(message).unwrap().is_repeat);
+    }
+    assert_eq!(reader.shows(), places(&[(1, &said[0]), (2, &said[1]), (3, &said[2]), (4, &said[3])]));
+    assert_eq!(reader.keys(), 0, "nobody can have a better claim");
+
+    // Another group in which the device has the same key, and a member that is in both.
+    let (other, _) = Group::new_multi_member(&mut ChaCha12Rng::seed_from_u64(2));
+    let there = Scene { group: other, device: scene.device.clone(), store: MemoryStore::default() };
+    let brought = there.sealed_anew(&scene.clear_of(&said[0]), 1);
+    assert!(matches!(there.reader().open(&brought), Err(OpenMessageError::OutOfPlace)));
+}
+
+/// A copy with the right context that comes first is what the device said, shown once; it hides nothing else.
+#[test]
+fn a_copy_with_the_right_context_is_shown_once() {
+    let scene = Scene::new();
+    let (one, two) = (scene.placed(1, "one"), scene.placed(2, "two"));
+    let copy = scene.sealed_anew(&scene.clear_of(&two), 2);
+    let mut reader = scene.reader();
+    reader.open(&copy).unwrap();
+    assert!(matches!(reader.open(&two), Err(OpenMessageError::AlreadyUsed)), "it is the same message");
+    reader.open(&one).unwrap();
+    assert_eq!(reader.shows(), places(&[(1, &one), (2, &copy)]));
+}
+
+/// A device that began to sign contexts at its third message. Old texts of it are put behind that by a member, and
+/// come in any order: what it sent is shown, and nothing else.
+#[test]
+fn downgrade_refused() {
+    let scene = Scene::new();
+    let old = [scene.real(1, "yes"), scene.real(2, "no")];
+    let new = [scene.placed(3, "maybe"), scene.placed(4, "well")];
+    let moved = [scene.repeated(&old[0], 4), scene.repeated(&old[1], 5)];
+    let all = [&old[0], &old[1], &new[0], &new[1], &moved[0], &moved[1]];
+    for order in orders(&all) {
+        let mut reader = scene.reader();
+        for message in order {
+            match reader.open(message) {
+                Ok(_) | Err(OpenMessageError::OutOfPlace) => {}
+                // The key of the fourth is erased by then.
+                Err(OpenMessageError::AlreadyUsed) if message.entry == moved[0].entry => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!(
+            reader.shows(),
+            places(&[(1, &old[0]), (2, &old[1]), (3, &new[0]), (4, &new[1])]),
+            "old texts stay and moved ones go"
+        );
+        // The place of the one that went is free for what belongs there.
+        let late = scene.placed(5, "so be it");
+        reader.open(&late).unwrap();
+        assert!(reader.shows().contains(&(5, late.entry)));
+    }
+}
+
+/// From a device that says that it signs all of its messages with a context, nothing else is shown.
+#[test]
+fn contexts_are_required_from_the_first() {
+    let scene = Scene::new();
+    let mut reader = scene.reader();
+    let bare = scene.real(2, "not from here");
+    reader.open(&bare).unwrap();
+    let shifts = require_contexts(&mut reader.tx, &scene.group.id(), &scene.device_id(), 0).unwrap();
+    assert_eq!(shifts, [Shift { counter: 2, from: Some(bare.entry), to: None }]);
+    assert!(matches!(reader.open(&bare), Err(OpenMessageError::OutOfPlace)));
+    let real = scene.placed(2, "two");
+    assert!(!reader.open(&real).unwrap().is_repeat);
 }

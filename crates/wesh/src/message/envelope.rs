@@ -9,8 +9,9 @@ use prost::Message as _;
 use rand_core::{CryptoRng, RngCore};
 
 use super::chain::{ChainKey, KeyUnavailable, OtherChain};
-use super::claims::{Arrival, Claims, Mark, Shift, Standing, StoredKey, mark_of};
+use super::claims::{Arrival, Claim, Claims, Mark, Shift, Standing, StoredKey, mark_of};
 use super::rows::{Chain, counter_key};
+use crate::context::{self, Context, Log, Place, Placed};
 use crate::errors::{Code, Coded};
 use crate::group::{Group, OwnMember};
 use crate::padding::{Carrier, Padding};
@@ -55,11 +56,20 @@ pub fn seal(
     padding: Padding,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
 ) -> Result<Sealed, SealError> {
-    let chain = own_chain(tx, &group.id(), own, rng)?;
-    let nonce = Nonce::random(rng);
-    let (sealed, next, key) =
-        seal_at(group, &own.device, &chain, plaintext, padding, nonce).ok_or(SealError::CountersUsed)?;
     let (id, device) = (group.id(), own.device_id());
+    let chain = own_chain(tx, &id, own, rng)?;
+    let counter = chain.counter().checked_add(1).ok_or(SealError::CountersUsed)?;
+    let context = match padding {
+        Padding::Buckets => Some(context::next_own(tx, &device, &Place::message(&id, counter))?),
+        Padding::Bare => None,
+    };
+    let nonce = Nonce::random(rng);
+    let form = Form { padding, context: context.as_ref() };
+    let (sealed, next, key) =
+        seal_as(group, &own.device, &chain, plaintext, &form, nonce).ok_or(SealError::CountersUsed)?;
+    if let Some(context) = &context {
+        context::note_own(tx, &id, &device, Log::Messages, context, &sealed.envelope);
+    }
     tx.put(tables::MESSAGE_KEYS, &counter_key(&id, &device, sealed.counter), key.as_bytes());
     Claims { group: &id, device: &device }.note_hearsay(tx, sealed.counter, &sealed.mark)?;
     Chain::Own(next).store(tx, &id, &device);
@@ -69,7 +79,8 @@ pub fn seal(
 /// Seals `plaintext` as the message that follows the state `chain` of `device`: the message, the state
 /// after it, and its key. `None` when all counters are used.
 ///
-/// Whoever seals two messages from one state uses a counter twice; [`seal()`] keeps track of that.
+/// Whoever seals two messages from one state uses a counter twice; [`seal()`] keeps track of that. Nothing is signed
+/// about the place of the message: it is one as Go devices write them.
 pub fn seal_at(
     group: &Group,
     device: &SecretKey,
@@ -78,11 +89,29 @@ pub fn seal_at(
     padding: Padding,
     nonce: Nonce,
 ) -> Option<(Sealed, ChainKey, SymmetricKey)> {
+    seal_as(group, device, chain, plaintext, &Form { padding, context: None }, nonce)
+}
+
+/// What a message is sealed with beside its text.
+pub(super) struct Form<'c> {
+    pub padding: Padding,
+    pub context: Option<&'c Context>,
+}
+
+pub(super) fn seal_as(
+    group: &Group,
+    device: &SecretKey,
+    chain: &ChainKey,
+    plaintext: &[u8],
+    form: &Form<'_>,
+    nonce: Nonce,
+) -> Option<(Sealed, ChainKey, SymmetricKey)> {
     let (next, key) = chain.step(&group.id())?;
     let counter = next.counter();
     let clear = EncryptedMessage { plaintext: plaintext.to_vec(), protocol_metadata: None };
     let mut clear = clear.encode_to_vec();
-    padding.close(&mut clear, Carrier::Message);
+    let within = form.context.map(Context::to_field).unwrap_or_default();
+    form.padding.close_with(&mut clear, Carrier::Message, &within);
     let signature = device.sign(&clear);
     let headers = MessageHeaders {
         counter,
@@ -197,6 +226,10 @@ pub enum OpenMessageError {
     /// The value is no `MessageEnvelope`: not the one that the headers came from.
     #[error("the value is no message envelope")]
     Envelope,
+    /// The device signed it, but not for this place: for another group or number, or before it began to say where what
+    /// it signs belongs. Somebody moved it. It stays closed for ever, and the counter is free for what belongs there.
+    #[error("the device did not sign the message for this place")]
+    OutOfPlace,
     /// The message was changed, or made without the chain of the device.
     #[error("the message does not open with its key")]
     DoesNotOpen,
@@ -227,7 +260,7 @@ impl Coded for OpenMessageError {
             Self::AlreadyUsed => no_key(),
             Self::Envelope => vec![Code::ErrDeserialization],
             Self::DoesNotOpen => within_payload(Code::ErrCryptoDecrypt),
-            Self::Forged => within_payload(Code::ErrCryptoSignatureVerification),
+            Self::Forged | Self::OutOfPlace => within_payload(Code::ErrCryptoSignatureVerification),
             Self::Malformed => vec![Code::ErrDeserialization],
         }
     }
@@ -270,6 +303,8 @@ pub struct Opening {
     pub message: OpenedMessage,
     /// Whether it is to be kept and not shown, because its counter belongs to another one. Before `shifts`.
     pub is_repeat: bool,
+    /// What its device signed about its place; none if the device signs nothing about that.
+    pub context: Option<Context>,
     /// Which messages of the device changed places, in the order in which that happened.
     pub shifts: Vec<Shift>,
 }
@@ -311,25 +346,35 @@ pub fn open_message(
         return Err(OpenMessageError::AlreadyUsed);
     }
     let clear = proven(taken.key(), headers, &envelope.message)?;
+    let message = opened(headers, &clear);
+    let context = match message {
+        Ok(_) => placed(tx, &id, headers, &clear)?,
+        Err(_) => None,
+    };
     if let TakenKey::Other(_, chain) = &taken {
         Chain::Other(chain.clone()).store(tx, &id, &headers.device);
     }
-    let message = opened(headers, &clear)?;
-    let mut opening = Opening { message, is_repeat: false, shifts: Vec::new() };
+    let message = message?;
+    let mut opening = Opening { message, is_repeat: false, context: None, shifts: Vec::new() };
+    let claim = Claim { entry, mark, is_placed: context.is_some(), is_shown: true };
+    if context.is_some() {
+        opening.shifts = require_contexts(tx, &id, &headers.device, counter)?;
+    }
+    opening.context = context;
     match standing {
         Standing::Again { is_repeat } => opening.is_repeat = is_repeat,
         Standing::Disputed => {
             claims.note_signature(tx, counter, &mark, entry);
-            claims.dispute(tx, counter, entry, mark);
+            claims.dispute(tx, counter, claim);
             opening.is_repeat = true;
-            opening.shifts = claims.judge(tx, counter, &mark)?;
+            opening.shifts.extend(claims.judge(tx, counter, &mark)?);
         }
         Standing::First | Standing::Refused => {
             let is_settled = match &taken {
                 TakenKey::Other(_, chain) => {
                     arrival.past_is_synced
                         && chain.skipped.is_empty()
-                        && claims.settles_at_once(tx, counter, &mark)?
+                        && claims.settles_at_once(tx, counter, &claim)?
                 }
                 TakenKey::Own(_) | TakenKey::Held(_) => false,
             };
@@ -338,8 +383,8 @@ pub fn open_message(
                 // Then nothing else is held either.
                 return Ok(opening);
             }
-            claims.hold(tx, arrival.now, counter, taken.key(), entry, mark);
-            opening.shifts = claims.judge(tx, counter, &mark)?;
+            claims.hold(tx, arrival.now, counter, taken.key(), claim);
+            opening.shifts.extend(claims.judge(tx, counter, &mark)?);
         }
     }
     if arrival.past_is_synced
@@ -348,6 +393,43 @@ pub fn open_message(
         claims.settle(tx, chain.skipped.first().map_or(u64::MAX, |(counter, _)| *counter))?;
     }
     Ok(opening)
+}
+
+/// Shows from now on no message of `device` behind `counter` that carries no context: the device signs all of them with
+/// one. Returns which messages are not to be shown any more.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn require_contexts(
+    tx: &mut Tx<'_>,
+    group: &GroupId,
+    device: &DeviceId,
+    counter: u64,
+) -> Result<Vec<Shift>, ReadError> {
+    if !context::require_contexts(tx, group, device, counter)? {
+        return Ok(Vec::new());
+    }
+    Claims { group, device }.judge_behind(tx, counter)
+}
+
+/// What the device signed about the place of a message, as far as that lets it be opened there.
+pub(super) fn placed(
+    read: &dyn Read,
+    group: &GroupId,
+    headers: &Headers,
+    clear: &[u8],
+) -> Result<Option<Context>, OpenMessageError> {
+    match Placed::of_message(clear, &Place::message(group, headers.counter)) {
+        Placed::Here(context) => Ok(Some(context)),
+        Placed::Elsewhere => Err(OpenMessageError::OutOfPlace),
+        Placed::Nowhere => {
+            let since = context::contexts_since(read, group, &headers.device)?;
+            if since.is_some_and(|since| headers.counter > since) {
+                return Err(OpenMessageError::OutOfPlace);
+            }
+            Ok(None)
+        }
+    }
 }
 
 /// Lets the entry `by` take over what is known of the message with these `headers` in `entry`: it carries the

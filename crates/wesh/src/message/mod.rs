@@ -16,7 +16,7 @@
 //! | [`MESSAGE_KEYS`](crate::tables::MESSAGE_KEYS) | group, device, counter | key of an own message that was sealed and not opened yet |
 //! | | | or a key that is held, then the milliseconds until when |
 //! | [`HELD`](crate::tables::HELD) | milliseconds, group, device, counter | nothing |
-//! | [`CLAIMS`](crate::tables::CLAIMS) | group, device, counter, entry | mark of the signature, `01` if shown, else `00`; while the key is held |
+//! | [`CLAIMS`](crate::tables::CLAIMS) | group, device, counter, entry | mark of the signature, then a byte: 1 if shown, 2 if signed for the counter; while the key is held |
 //! | [`SIGNATURES`](crate::tables::SIGNATURES) | group, device, mark of the signature, counter | the entry that was opened, or nothing if it was sent before the key |
 //! | [`CHAIN_BOXES`](crate::tables::CHAIN_BOXES) | group, own device, member | the box that was made for the member |
 //! | [`WAITING`](crate::tables::WAITING) | group, device, counter, entry | nothing |
@@ -39,7 +39,7 @@ pub use chain::{ChainKey, KEY_WINDOW, KeyUnavailable, OtherChain};
 pub use claims::{Arrival, COUNTER_KEY_DAYS_MAX, KEY_HELD_MAX, Shift, erase_due, erasure_due};
 pub use envelope::{
     Headers, HeadersError, OpenMessageError, OpenedMessage, Opening, SealError, Sealed, erase_key,
-    hand_down_claim, open_headers, open_message, seal, seal_at,
+    hand_down_claim, open_headers, open_message, require_contexts, seal, seal_at,
 };
 pub use out_of_store::{
     OUT_OF_STORE_BYTES_MAX, OpenedOutOfStore, OutOfStoreError, SealedOutOfStore, out_of_store_reference,

@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 use super::chain::{ChainKey, KeyUnavailable, OtherChain};
 use super::claims::{Claims, mark_of};
 use super::envelope::{
-    Headers, HeadersError, OpenMessageError, OpenedMessage, TakenKey, open_headers, proven,
+    Headers, HeadersError, OpenMessageError, OpenedMessage, TakenKey, open_headers, placed, proven,
 };
 use super::rows::Chain;
 use crate::errors::{Code, Coded};
@@ -204,7 +204,11 @@ impl SealedOutOfStore {
         let opened_as = claims.opened_as(read, headers.counter, &mark_of(&signature))?;
         let entry = named.or(opened_as);
         let clear = match message_key(read, group, &headers) {
-            Ok(key) => proven(&key, &headers, &message.encrypted_payload)?,
+            Ok(key) => {
+                let clear = proven(&key, &headers, &message.encrypted_payload)?;
+                placed(read, &id, &headers, &clear)?;
+                clear
+            }
             Err(OpenMessageError::AlreadyUsed) => {
                 let here = opened_as.or(named).map_or(Ok(None), |entry| kept(&entry))?;
                 here.and_then(|kept| signed_again(&kept, &headers, &signature, opened_as.is_some()))

@@ -10,6 +10,7 @@ use super::chain::{KEY_WINDOW, OtherChain};
 use super::claims::{Claims, StoredKey, mark_of};
 use super::envelope::{Headers, proven};
 use super::rows::Chain;
+use crate::context::{Place, Placed};
 use crate::group::Group;
 use crate::tables::{self, damaged};
 
@@ -49,7 +50,10 @@ pub fn is_made_elsewhere(
         }
     };
     let Ok(envelope) = MessageEnvelope::decode(envelope) else { return Ok(false) };
-    Ok(proven(&key, headers, &envelope.message).is_ok())
+    let Ok(clear) = proven(&key, headers, &envelope.message) else { return Ok(false) };
+    // What this device signed for another group, and somebody put here, shows nothing.
+    let place = Place::message(&id, headers.counter);
+    Ok(Placed::of_message(&clear, &place) != Placed::Elsewhere)
 }
 
 /// Makes all own chains those of other devices, from the messages on that were not sent here, and forgets the

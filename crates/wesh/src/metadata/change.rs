@@ -26,6 +26,13 @@ pub enum Change {
         /// The device.
         device: DeviceId,
     },
+    /// A device shows for the first time that nothing without a context is from it in this group.
+    ContextsAlways {
+        /// The device.
+        device: DeviceId,
+    },
+    /// Something that was folded counts no more, or elsewhere: the log is to be folded from its beginning.
+    FoldAgain,
     /// Two members claim one device; the first in the order of the log has it (`spec/security.md` O13).
     DeviceContested {
         /// The device.
@@ -105,6 +112,8 @@ impl fmt::Debug for Change {
         let mut shown = match self {
             Self::MemberDeviceAdded { .. } => f.debug_struct("MemberDeviceAdded"),
             Self::DeviceNoted { .. } => f.debug_struct("DeviceNoted"),
+            Self::ContextsAlways { .. } => f.debug_struct("ContextsAlways"),
+            Self::FoldAgain => f.debug_struct("FoldAgain"),
             Self::DeviceContested { .. } => f.debug_struct("DeviceContested"),
             Self::ChainKeyOffered { .. } => f.debug_struct("ChainKeyOffered"),
             Self::GroupJoined(_) => f.debug_struct("GroupJoined"),
@@ -138,10 +147,13 @@ impl fmt::Debug for Change {
                 .finish_non_exhaustive(),
             Self::InitialMember { member } => shown.field("member", member).finish(),
             Self::DeviceNoted { device }
+            | Self::ContextsAlways { device }
             | Self::AliasKeyAdded { device, .. }
             | Self::Replicating { device, .. }
             | Self::AppMetadata { device, .. } => shown.field("device", device).finish_non_exhaustive(),
-            Self::SeedReset { .. } | Self::CredentialRegistered(_) => shown.finish_non_exhaustive(),
+            Self::SeedReset { .. } | Self::CredentialRegistered(_) | Self::FoldAgain => {
+                shown.finish_non_exhaustive()
+            }
         }
     }
 }

@@ -3,18 +3,20 @@
 use std::fmt;
 
 use dunlin_base::seal::{self, Nonce};
-use dunlin_base::{DeviceId, EntryId, SecretKey, Signature};
+use dunlin_base::{DeviceId, EntryId, GroupId, SecretKey, Signature};
 use dunlin_proto::protocol::{GroupEnvelope, GroupMetadata, ProtocolMetadata};
 use prost::Message;
 use rand_core::{CryptoRng, RngCore};
 
+use super::caps::Capabilities;
 use super::event::{Event, EventError};
 use super::note::DeviceNote;
+use crate::context::{Context, Place, Placed};
 use crate::errors::{Code, Coded};
 use crate::group::{Group, OwnMember};
 use crate::padding::{Carrier, Padding};
 
-/// Seals an event of the own member: the value of an entry of the metadata log.
+/// Seals an event of the own member as Go devices do: the value of an entry of the metadata log.
 ///
 /// `event` was made with the same `own`.
 pub fn seal(
@@ -28,15 +30,32 @@ pub fn seal(
     seal_signed(group, &own.device, event, padding, rng)
 }
 
-/// Seals event 1 of the own device again, with a note about a device of the account.
-pub fn seal_note(
+/// What an event says beside what Go knows of it, in fields behind its payload.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Extras<'e> {
+    /// What the device can do; in an event 1.
+    pub caps: Option<&'e Capabilities>,
+    /// What it says about a device of the account; in an event 1.
+    pub note: Option<&'e DeviceNote>,
+    /// Where the event belongs.
+    pub context: Option<&'e Context>,
+}
+
+/// Seals an event of the own member with more than Go says. Gives the value of the entry, and the payload that was signed.
+pub(crate) fn seal_with(
     group: &Group,
     own: &OwnMember,
-    note: &DeviceNote,
+    event: &Event,
+    extras: &Extras<'_>,
     padding: Padding,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
-) -> Vec<u8> {
-    seal_payload(group, &own.device, &Event::member_device_added(own), &note.to_field(), padding, rng)
+) -> (Vec<u8>, Vec<u8>) {
+    debug_assert_eq!(event.device(), Some(&own.device_id()), "the event belongs to another device");
+    let mut payload = event.encode();
+    payload.extend(extras.caps.map(|caps| caps.to_field(&group.id(), &own.device)).unwrap_or_default());
+    payload.extend(extras.note.map(DeviceNote::to_field).unwrap_or_default());
+    payload.extend(extras.context.map(Context::to_field).unwrap_or_default());
+    (seal_payload(group, &own.device, event, payload.clone(), padding, rng), payload)
 }
 
 /// Seals the one event that the key of a new multi-member group signs: [`Event::InitialMember`].
@@ -59,19 +78,17 @@ fn seal_signed(
     padding: Padding,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
 ) -> Vec<u8> {
-    seal_payload(group, signer, event, &[], padding, rng)
+    seal_payload(group, signer, event, event.encode(), padding, rng)
 }
 
-/// Seals an event with a further field behind its payload.
 fn seal_payload(
     group: &Group,
     signer: &SecretKey,
     event: &Event,
-    field: &[u8],
+    payload: Vec<u8>,
     padding: Padding,
     rng: &mut (impl RngCore + CryptoRng + ?Sized),
 ) -> Vec<u8> {
-    let payload = [event.encode().as_slice(), field].concat();
     let clear = GroupMetadata {
         event_type: event.event_type().into(),
         sig: signer.sign(&payload).as_bytes().to_vec(),
@@ -109,6 +126,9 @@ pub enum OpenError {
     /// The signature is not by the device that the event names, by its member, or by the group key.
     #[error("the event is not signed by whom it names")]
     Forged,
+    /// Its device signed it for another group, or as another type. Somebody moved it.
+    #[error("the event belongs to another place")]
+    OutOfPlace,
 }
 
 impl Coded for OpenError {
@@ -127,7 +147,7 @@ impl Coded for OpenError {
                 vec![Code::ErrCryptoSignatureVerification]
             }
             Self::Event(EventError::Field { .. }) => vec![Code::ErrDeserialization],
-            Self::Forged => vec![Code::ErrCryptoSignatureVerification],
+            Self::Forged | Self::OutOfPlace => vec![Code::ErrCryptoSignatureVerification],
         }
     }
 }
@@ -138,6 +158,7 @@ pub struct OpenedEvent {
     event: Event,
     payload: Vec<u8>,
     signature: Signature,
+    context: Option<Context>,
 }
 
 impl OpenedEvent {
@@ -164,6 +185,19 @@ impl OpenedEvent {
         }
     }
 
+    /// What its device signed about its place; none for devices that sign nothing about that.
+    pub fn context(&self) -> Option<&Context> {
+        self.context.as_ref()
+    }
+
+    /// What an event 1 says that its device can do, and the bytes of that.
+    pub(super) fn capabilities(&self, group: &GroupId) -> Option<(Capabilities, Vec<u8>)> {
+        match &self.event {
+            Event::MemberDeviceAdded { device, .. } => Capabilities::in_payload(&self.payload, group, device),
+            _ => None,
+        }
+    }
+
     /// The signature over the payload.
     pub fn signature(&self) -> &Signature {
         &self.signature
@@ -172,7 +206,7 @@ impl OpenedEvent {
     /// An event that `own` signs and that is in no log: to be told to those who wait for such an event.
     pub(crate) fn unlogged(own: &OwnMember, event: Event) -> Self {
         let payload = event.encode();
-        Self { signature: own.device.sign(&payload), event, payload }
+        Self { signature: own.device.sign(&payload), event, payload, context: None }
     }
 
     /// What stands for the entry of an event that is in no log: it follows from what is said.
@@ -190,10 +224,12 @@ impl OpenedEvent {
         }
     }
 
-    /// Takes back what [`Self::to_proto`] gave, without checking signatures again.
-    pub(super) fn restore(stored: GroupMetadata) -> Option<Self> {
+    /// Takes back what [`Self::to_proto`] gave for an event of `group`, without checking signatures again.
+    pub(super) fn restore(stored: GroupMetadata, group: &GroupId) -> Option<Self> {
+        let event = Event::decode(stored.event_type, &stored.payload).ok()?;
         Some(Self {
-            event: Event::decode(stored.event_type, &stored.payload).ok()?,
+            context: placed(group, &event, stored.event_type, &stored.payload)?,
+            event,
             signature: Signature::from_slice(&stored.sig)?,
             payload: stored.payload,
         })
@@ -221,7 +257,21 @@ pub fn open(group: &Group, value: &[u8]) -> Result<OpenedEvent, OpenError> {
     let event = Event::decode(clear.event_type, &clear.payload)?;
     let signature = Signature::from_slice(&clear.sig).ok_or(OpenError::Forged)?;
     verify(group, &event, &clear.payload, &signature)?;
-    Ok(OpenedEvent { event, payload: clear.payload, signature })
+    let context =
+        placed(&group.id(), &event, clear.event_type, &clear.payload).ok_or(OpenError::OutOfPlace)?;
+    Ok(OpenedEvent { event, payload: clear.payload, signature, context })
+}
+
+/// The context of an event of a device; `None` when it belongs elsewhere.
+fn placed(group: &GroupId, event: &Event, event_type: i32, payload: &[u8]) -> Option<Option<Context>> {
+    if event.device().is_none() {
+        return Some(None);
+    }
+    match Placed::of_event(payload, &Place::event(group, event_type)) {
+        Placed::Nowhere => Some(None),
+        Placed::Here(context) => Some(Some(context)),
+        Placed::Elsewhere => None,
+    }
 }
 
 /// Checks every signature that an event of this type has (`spec/wesh-protocol.md` §2.4).
@@ -286,7 +336,7 @@ mod tests {
         };
         let opened = open(&group, &envelope.encode_to_vec()).unwrap();
         assert_eq!(opened.payload(), payload);
-        assert_eq!(OpenedEvent::restore(opened.to_proto()).unwrap(), opened);
+        assert_eq!(OpenedEvent::restore(opened.to_proto(), &group.id()).unwrap(), opened);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! against the signature of its author; [`Index`] folds events into the state of the group, whatever the
 //! order in which they arrive.
 
+mod caps;
 mod change;
 mod envelope;
 mod event;
@@ -11,8 +12,11 @@ mod index;
 mod note;
 mod payload;
 
+pub use caps::{Capabilities, Features};
 pub use change::Change;
-pub use envelope::{OpenError, OpenedEvent, open, seal, seal_by_group, seal_note};
+pub(crate) use envelope::Extras;
+pub(crate) use envelope::seal_with;
+pub use envelope::{OpenError, OpenedEvent, open, seal, seal_by_group};
 pub use event::{Credential, Event, EventError};
 pub use index::{ContactRecord, Index};
 pub use note::{DEVICE_NAME_BYTES_MAX, DeviceNote, DeviceRecord, NoteKind};

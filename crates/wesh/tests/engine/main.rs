@@ -1,11 +1,18 @@
 //! The engine of one account, through its public surface.
 
-#![allow(clippy::panic, clippy::unwrap_used, reason = "a test may fail by panicking")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test may fail by panicking"
+)]
 
 mod archive;
+mod contexts;
 mod credentials;
 mod device;
 mod erasure;
 mod members;
 mod out_of_store;
+mod pair;
 mod requests;

@@ -18,22 +18,22 @@ use rand_core::SeedableRng;
 use crate::device::{Device, NOW};
 
 /// A member who writes what it likes to a log of a group.
-struct Member {
-    group: Group,
+pub struct Member {
+    pub group: Group,
     address: String,
     writer: Writer,
     rng: ChaCha12Rng,
 }
 
 impl Member {
-    fn of(device: &Device, group: &GroupId, store: &str) -> Self {
+    pub fn of(device: &Device, group: &GroupId, store: &str) -> Self {
         let group = device.engine.known_group(&device.store, group).unwrap().unwrap();
         let address = StoreAddress::new(&group.id(), store, &group.sign_pub()).to_string();
         let writer = Writer::new(group.signing_key().clone());
         Self { group, address, writer, rng: ChaCha12Rng::seed_from_u64(3) }
     }
 
-    fn write(&self, value: &[u8], next: &[EntryId]) -> Entry {
+    pub fn write(&self, value: &[u8], next: &[EntryId]) -> Entry {
         let clock = Clock { time: 1, id: self.writer.identity().public_key.clone() };
         let (log_id, payload) = (self.address.clone(), operation::encode_add(value));
         self.writer.sign(Body { log_id, payload, next: next.to_vec(), refs: Vec::new(), clock })
@@ -52,7 +52,7 @@ impl Member {
         self.write(&value, &[])
     }
 
-    fn heads(&mut self, now: Time, entries: &[Entry]) -> Vec<u8> {
+    pub fn heads(&mut self, now: Time, entries: &[Entry]) -> Vec<u8> {
         let payload = HeadsPayload { heads: heads_to_json(entries), device: None, host: None };
         let link_key = self.group.link_key();
         let token = rotation::heads_token(&self.address, link_key, now, Profile::Berty.rotation());
@@ -74,7 +74,7 @@ impl Member {
     }
 }
 
-fn peer() -> PeerId {
+pub fn peer() -> PeerId {
     PeerId::from_array([9; 34])
 }
 

@@ -27,8 +27,11 @@
 //! | `A` | device | position, alias key |
 //! | `N` | position | device that says it, then its note about a device of the account as field 1003 |
 //! | `V` | position | payload of the event 500 |
+//! | `Q` | device | features, then the newest statement of what the device can do |
+//! | `X` | first half of the digest of a payload with a context | position of its first entry |
 
 mod contacts;
+mod placed;
 mod queries;
 mod rows;
 
@@ -112,10 +115,14 @@ impl Index {
             return Ok(changes);
         }
         match (event.event(), event.device()) {
+            (Event::MemberDeviceAdded { member, .. }, _) if !self.admits(member) => {}
             (Event::MemberDeviceAdded { device, member, .. }, _) => {
-                self.bind(tx, &place, device, member, &mut changes)?;
-                if let Some(note) = event.note() {
-                    self.keep_note(tx, &place, device, member, &note, &mut changes);
+                self.learn(tx, device, event, &mut changes)?;
+                if self.admit(tx, &place, event, &mut changes)? {
+                    self.bind(tx, &place, device, member, &mut changes)?;
+                    if let Some(note) = event.note() {
+                        self.keep_note(tx, &place, device, member, &note, &mut changes);
+                    }
                 }
             }
             (_, Some(device))
@@ -124,29 +131,40 @@ impl Index {
                 let key = self.key(Tag::Waiting, &[device.as_bytes(), &place]);
                 tx.put(tables::INDEX, &key, &event.to_proto().encode_to_vec());
             }
-            (known, _) => self.fold(tx, &place, known, &mut changes)?,
+            (known, _) => {
+                if self.admit(tx, &place, event, &mut changes)? {
+                    self.fold(tx, &place, known, &mut changes)?;
+                }
+            }
         }
         Ok(changes)
     }
 
-    /// Forgets the state, so that the log can be folded again: its order changed.
+    /// Forgets the state, so that the log can be folded again: its order changed. What devices can do stays: it does not
+    /// depend on the order, and it says which events count.
     ///
     /// # Errors
     /// [`ReadError`]; forget the transaction.
     pub fn clear(&self, tx: &mut Tx<'_>) -> Result<(), ReadError> {
-        let range = KeyRange::prefix(self.group.as_bytes());
-        loop {
-            let rows = tx.collect(tables::INDEX, &range, Direction::Ascending, BATCH)?;
-            if rows.is_empty() {
-                return Ok(());
-            }
-            for (key, _) in rows {
-                tx.delete(tables::INDEX, &key);
+        let all = KeyRange::prefix(self.group.as_bytes());
+        let kept = self.range(Tag::Capabilities, &[]);
+        let before = KeyRange { end: Some(kept.start), ..all.clone() };
+        let behind = kept.end.map(|start| KeyRange { start, ..all });
+        for range in [Some(before), behind].into_iter().flatten() {
+            loop {
+                let rows = tx.collect(tables::INDEX, &range, Direction::Ascending, BATCH)?;
+                if rows.is_empty() {
+                    break;
+                }
+                for (key, _) in rows {
+                    tx.delete(tables::INDEX, &key);
+                }
             }
         }
+        Ok(())
     }
 
-    /// Gives a device to a member: the first claim in the order of the log counts (`spec/security.md` O13).
+    /// Gives a device to a member who may be one: the first claim in the order of the log counts (`spec/security.md` O13).
     fn bind(
         &self,
         tx: &mut Tx<'_>,
@@ -155,9 +173,6 @@ impl Index {
         member: &MemberId,
         changes: &mut Vec<Change>,
     ) -> Result<(), ReadError> {
-        if !self.admits(member) {
-            return Ok(());
-        }
         let Some((bound_at, bound_to)) = self.binding(tx, device)? else {
             self.put_binding(tx, place, device, member);
             changes.push(Change::MemberDeviceAdded { member: *member, device: *device });
@@ -235,8 +250,11 @@ impl Index {
                 tx.delete(tables::INDEX, &key);
                 let place: Place = *key.last_chunk().ok_or_else(|| damaged(tables::INDEX))?;
                 let stored = GroupMetadata::decode(row.as_slice()).ok();
-                let event = stored.and_then(OpenedEvent::restore).ok_or_else(|| damaged(tables::INDEX))?;
-                self.fold(tx, &place, event.event(), changes)?;
+                let event = stored.and_then(|stored| OpenedEvent::restore(stored, &self.group));
+                let event = event.ok_or_else(|| damaged(tables::INDEX))?;
+                if self.admit(tx, &place, &event, changes)? {
+                    self.fold(tx, &place, event.event(), changes)?;
+                }
             }
         }
     }

@@ -11,6 +11,7 @@ use crate::tables::{self, damaged};
 pub(super) enum Tag {
     Alias = b'A' as isize,
     Contact = b'C' as isize,
+    Capabilities = b'Q' as isize,
     Device = b'D' as isize,
     Note = b'N' as isize,
     Requests = b'E' as isize,
@@ -22,6 +23,7 @@ pub(super) enum Tag {
     Served = b'S' as isize,
     Credential = b'V' as isize,
     Waiting = b'W' as isize,
+    Once = b'X' as isize,
 }
 
 /// A position as bytes that sort as the log does.

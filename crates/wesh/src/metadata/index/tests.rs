@@ -7,7 +7,8 @@ use rand_core::{RngCore, SeedableRng};
 
 use super::*;
 use crate::contact::{Contact, ContactState};
-use crate::metadata::{open, seal, seal_by_group};
+use crate::context::{Context, Place as ContextPlace};
+use crate::metadata::{Capabilities, Extras, Features, OpenError, open, seal, seal_by_group, seal_with};
 use crate::padding::Padding;
 
 /// A group with the keys of the account that looks at it.
@@ -347,4 +348,120 @@ fn changes_do_not_show_what_is_said() {
     .map(|change| format!("{change:?}"));
     assert_eq!(shown[0], "SeedReset { .. }");
     assert!(shown[1].ends_with(".. }") && !shown[1].contains("payload"), "{}", shown[1]);
+}
+
+/// An event as a device of this version seals it: the `seq`th of its device.
+fn placed(
+    scene: &mut Scene,
+    own: &OwnMember,
+    event: &Event,
+    caps: Option<Capabilities>,
+    seq: u64,
+) -> OpenedEvent {
+    let id = scene.group.id();
+    let context = Context::new(&ContextPlace::event(&id, event.event_type().into()), [0; 16], seq);
+    let extras = Extras { caps: caps.as_ref(), note: None, context: Some(&context) };
+    let (value, _) = seal_with(&scene.group, own, event, &extras, Padding::Buckets, &mut scene.rng);
+    open(&scene.group, &value).unwrap()
+}
+
+/// `spec/security.md` §3.1, I6: the newest statement counts, features only become more, in whatever order they come and
+/// however often somebody repeats an old one.
+#[test]
+fn caps_monotone() {
+    let mut scene = Scene::multi_member();
+    let own = member(40);
+    let bound = Event::member_device_added(&own);
+    let caps = |features, seq| Capabilities::current(Features::from_bits(features), seq);
+    let statements = [
+        (at(1), placed(&mut scene, &own, &bound, Some(caps(0b0001, 1)), 1)),
+        (at(2), placed(&mut scene, &own, &bound, Some(caps(0b0101, 2)), 2)),
+        (at(3), placed(&mut scene, &own, &bound, Some(caps(0b1000, 3)), 3)),
+        (at(4), scene.by(&own, &bound)),
+    ];
+    let index = scene.index();
+    let device = own.device_id();
+    for turn in 0..statements.len() {
+        let store = MemoryStore::default();
+        let mut tx = Tx::new(&store);
+        let mut order = statements.to_vec();
+        order.rotate_left(turn);
+        order.extend_from_slice(&statements);
+        for event in &order {
+            let before = index.capabilities(&tx, &device).unwrap();
+            fold(&index, &mut tx, std::slice::from_ref(event));
+            let after = index.capabilities(&tx, &device).unwrap();
+            if let Some(before) = before {
+                let after = after.unwrap();
+                assert!(after.seq >= before.seq && after.features.include(before.features));
+            }
+        }
+        let known = index.capabilities(&tx, &device).unwrap().unwrap();
+        assert_eq!((known.seq, known.features.bits()), (3, 0b1101));
+        index.clear(&mut tx).unwrap();
+        assert_eq!(index.capabilities(&tx, &device).unwrap(), Some(known), "it does not hang on the order");
+        assert_eq!(index.member_of(&tx, &device).unwrap(), None);
+    }
+}
+
+/// `spec/security.md` §3.1, M14: neither a repeated event from before, nor one that carries no context, undoes anything.
+#[test]
+fn downgrade_refused() {
+    let mut scene = Scene::multi_member();
+    let own = member(40);
+    let device = own.device_id();
+    let always = Features::CONTEXTS.with(Features::CONTEXTS_ALWAYS);
+    let bound = Event::member_device_added(&own);
+    let announced = placed(&mut scene, &own, &bound, Some(Capabilities::current(always, 1)), 1);
+    let named = placed(&mut scene, &own, &Event::app_metadata(&own, b"name"), None, 2);
+    let bare = scene.by(&own, &Event::app_metadata(&own, b"from elsewhere"));
+    let index = scene.index();
+
+    let store = MemoryStore::default();
+    let mut tx = Tx::new(&store);
+    let changes = fold(&index, &mut tx, &[(at(1), announced.clone()), (at(2), named), (at(3), bare.clone())]);
+    assert!(matches!(changes[0], Change::ContextsAlways { .. }));
+    let said: Vec<_> = changes.iter().filter(|change| matches!(change, Change::AppMetadata { .. })).collect();
+    assert_eq!(said, [&Change::AppMetadata { device, payload: b"name".to_vec() }]);
+    assert!(!index.counts(&tx, &at(3), &bare).unwrap());
+
+    // It came before the statement: then the log is folded again, and it is not there any more.
+    let mut tx = Tx::new(&store);
+    let plain = scene.by(&own, &bound);
+    let changes = fold(&index, &mut tx, &[(at(1), plain), (at(3), bare.clone()), (at(4), announced)]);
+    assert!(changes.contains(&Change::FoldAgain));
+    assert!(!index.counts(&tx, &at(3), &bare).unwrap());
+}
+
+/// `spec/security.md` §3.1: an event is for its group and its type, and the same one counts once, where it stands first.
+#[test]
+fn ctx_binding() {
+    let mut scene = Scene::multi_member();
+    let own = member(40);
+    let id = scene.group.id();
+    let event = Event::app_metadata(&own, b"name");
+    let (other, _) = Group::new_multi_member(&mut scene.rng);
+    for elsewhere in [
+        ContextPlace::event(&other.id(), 1001),
+        ContextPlace::event(&id, 302),
+        ContextPlace::message(&id, 0),
+        ContextPlace { counter: 1, ..ContextPlace::event(&id, 1001) },
+    ] {
+        let context = Context::new(&elsewhere, [0; 16], 1);
+        let extras = Extras { context: Some(&context), ..Extras::default() };
+        let (value, _) = seal_with(&scene.group, &own, &event, &extras, Padding::Buckets, &mut scene.rng);
+        assert!(matches!(open(&scene.group, &value), Err(OpenError::OutOfPlace)));
+    }
+
+    let index = scene.index();
+    let store = MemoryStore::default();
+    let mut tx = Tx::new(&store);
+    let bound = scene.by(&own, &Event::member_device_added(&own));
+    let named = placed(&mut scene, &own, &event, None, 1);
+    let once = fold(&index, &mut tx, &[(at(1), bound), (at(5), named.clone()), (at(9), named.clone())]);
+    assert_eq!(once.iter().filter(|change| matches!(change, Change::AppMetadata { .. })).count(), 1);
+    assert!(index.counts(&tx, &at(5), &named).unwrap() && !index.counts(&tx, &at(9), &named).unwrap());
+    // A copy that stands before it takes its place; what followed from the place is found anew.
+    assert!(fold(&index, &mut tx, &[(at(3), named.clone())]).contains(&Change::FoldAgain));
+    assert!(index.counts(&tx, &at(3), &named).unwrap() && !index.counts(&tx, &at(5), &named).unwrap());
 }
