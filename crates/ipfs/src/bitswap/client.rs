@@ -128,7 +128,7 @@ impl Client {
         self.disconnected(peer);
     }
 
-    /// Wants a block from one of `peers`.
+    /// Wants a block from one of `peers`. If it is wanted already, one of those who were not named before is asked besides.
     pub(crate) fn want(&mut self, cid: Cid, peers: Vec<PeerId>) -> Result<(), WantError> {
         if !is_verifiable(&cid) {
             return Err(WantError::Unverifiable);
@@ -137,14 +137,26 @@ impl Client {
             return Err(WantError::TooMany);
         }
         let want = self.wants.entry(cid).or_default();
+        let is_wanted = !want.asks.is_empty();
+        let before = std::mem::take(&mut want.reserve);
         for peer in peers {
-            let known = want.reserve.contains(&peer) || want.asks.iter().any(|ask| ask.peer == peer);
+            let known = before.contains(&peer)
+                || want.reserve.contains(&peer)
+                || want.asks.iter().any(|ask| ask.peer == peer);
             if !known && self.peers.contains_key(&peer) {
                 want.reserve.push_back(peer);
             }
         }
-        if want.asks.is_empty() {
+        if !is_wanted {
+            want.reserve.extend(before);
             self.ask_next(&cid);
+        } else {
+            if !want.reserve.is_empty() {
+                self.ask_next(&cid);
+            }
+            if let Some(want) = self.wants.get_mut(&cid) {
+                want.reserve.extend(before);
+            }
         }
         Ok(())
     }

@@ -45,7 +45,8 @@ pub enum Action {
         /// A serialized `Records` message.
         data: Vec<u8>,
     },
-    /// Fetch a block. Answer with `handle_block` or `handle_block_missing`.
+    /// Fetch a block. Answer with `handle_block` or `handle_block_missing`. When the block is being fetched already, these
+    /// peers are to be asked at once, besides those who are: another group misses it.
     Fetch {
         /// Which.
         entry: EntryId,

@@ -4,12 +4,14 @@
 //! announced on the topic. Gossip may get lost, so an announcement is repeated to those who have not shown
 //! that they have it: after two seconds, then after twice as long, [`REPEATS_MAX`] times.
 
+use std::collections::BTreeSet;
+
 use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::ReadError;
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
 use dunlin_log::{Checked, Checker, Entry, Ingest, JoinedBatch, Verdict, heads_from_json, heads_to_json};
 
-use super::fetches::FETCHES_MAX;
+use super::fetches::{Ask, FETCHES_MAX, Wanter};
 use super::groups::Subscriber;
 use super::{Action, Ctx, Engine, StoreKind};
 use crate::heads::{self, HeadsPayload};
@@ -222,17 +224,22 @@ impl Engine {
             // Anything else under this name is as good as nothing, and must not end the count of failures.
             return self.handle_block_missing(ctx, entry);
         }
-        let Some(fetch) = self.fetches.arrived(entry) else { return Ok(()) };
-        self.take_block(ctx, &fetch.group, fetch.kind, block)?;
+        let wanters = self.fetches.arrived(entry);
+        if wanters.is_empty() {
+            return Ok(());
+        }
+        for wanter in wanters {
+            self.take_block(ctx, &wanter.group, wanter.kind, block)?;
+        }
         self.ask_for_blocks(ctx.now);
         self.finish(ctx)
     }
 
-    /// What judges the block of `entry`, on any thread, if it is asked for; [`Self::handle_checked_block`] takes
+    /// What judges the block of `entry`, on any thread, if one log asks for it; [`Self::handle_checked_block`] takes
     /// what comes out.
     pub fn checker_of(&self, entry: &EntryId) -> Option<Checker> {
-        let fetch = self.fetches.asked(entry)?;
-        Some(self.groups.get(&fetch.group)?.store(fetch.kind).log.checker().clone())
+        let [wanter] = self.fetches.asked(entry) else { return None };
+        Some(self.groups.get(&wanter.group)?.store(wanter.kind).log.checker().clone())
     }
 
     /// Takes a block that was fetched and judged by the checker of its log.
@@ -240,11 +247,19 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn handle_checked_block(&mut self, ctx: &mut Ctx<'_, '_>, checked: Checked) -> Result<(), ReadError> {
-        let Some(fetch) = self.fetches.arrived(&checked.entry().id()) else { return Ok(()) };
-        self.at_work = Some(fetch.group);
-        let store = self.active_mut(&fetch.group)?.store_mut(fetch.kind);
+        let wanters = self.fetches.arrived(&checked.entry().id());
+        // Others may want it by now; it belongs to the log that it names.
+        let belongs = |wanter: &&Wanter| {
+            let active = self.groups.get(&wanter.group);
+            active.is_some_and(|active| {
+                active.store(wanter.kind).log.checker().log_id() == checked.entry().log_id()
+            })
+        };
+        let Some(wanter) = wanters.iter().find(belongs) else { return Ok(()) };
+        self.at_work = Some(wanter.group);
+        let store = self.active_mut(&wanter.group)?.store_mut(wanter.kind);
         let taken = store.log.ingest_checked(ctx.tx, checked)?;
-        self.follow_ingest(ctx, &fetch.group, fetch.kind, taken);
+        self.follow_ingest(ctx, &wanter.group, wanter.kind, taken);
         self.ask_for_blocks(ctx.now);
         self.finish(ctx)
     }
@@ -254,11 +269,12 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn handle_block_missing(&mut self, ctx: &mut Ctx<'_, '_>, entry: &EntryId) -> Result<(), ReadError> {
-        let Some(fetch) = self.fetches.failed(ctx.now, entry) else { return Ok(()) };
-        if fetch.failures == FETCH_TRIES_BEFORE_HOLE {
-            let active = self.active_mut(&fetch.group)?;
-            active.store_mut(fetch.kind).log.give_up(ctx.tx, *entry)?;
-            self.backlog.insert((fetch.group, fetch.kind));
+        for wanter in self.fetches.failed(ctx.now, entry) {
+            if wanter.failures == FETCH_TRIES_BEFORE_HOLE {
+                let active = self.active_mut(&wanter.group)?;
+                active.store_mut(wanter.kind).log.give_up(ctx.tx, *entry)?;
+                self.backlog.insert((wanter.group, wanter.kind));
+            }
         }
         self.finish(ctx)
     }
@@ -366,15 +382,19 @@ impl Engine {
 
     /// Asks the shell for blocks that are due, as many as may be in flight.
     pub(super) fn ask_for_blocks(&mut self, now: Time) {
-        while let Some((entry, fetch)) = self.fetches.next(now) {
-            let store = self.groups.get(&fetch.group).map(|active| active.store(fetch.kind));
-            let peers: Vec<_> =
-                store.into_iter().flat_map(|store| store.subscribers.keys().cloned()).collect();
-            if peers.is_empty() {
-                self.fetches.park(now, entry);
-                continue;
+        while let Some(Ask { entry, wanters, is_further }) = self.fetches.next(now) {
+            let stores = wanters
+                .iter()
+                .filter_map(|wanter| self.groups.get(&wanter.group).map(|active| active.store(wanter.kind)));
+            let peers: BTreeSet<_> = stores.flat_map(|store| store.subscribers.keys().cloned()).collect();
+            match (peers.is_empty(), is_further) {
+                (false, _) => {
+                    let peers = peers.into_iter().collect();
+                    self.actions.push_back(Action::Fetch { entry, peers });
+                }
+                (true, false) => self.fetches.park(now, entry),
+                (true, true) => {}
             }
-            self.actions.push_back(Action::Fetch { entry, peers });
         }
     }
 

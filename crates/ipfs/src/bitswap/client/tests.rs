@@ -18,6 +18,17 @@ fn one_peer_at_a_time_is_asked() {
 }
 
 #[test]
+fn somebody_else_who_may_have_it_is_asked_besides() {
+    let (mut client, [first, second]) = client();
+    client.want(cid(1), vec![first]).unwrap();
+    assert_eq!(told(&mut client, first), [cid(1)]);
+    client.want(cid(1), vec![first]).unwrap();
+    assert!(told(&mut client, second).is_empty(), "nobody new was named");
+    client.want(cid(1), vec![first, second]).unwrap();
+    assert_eq!(told(&mut client, second), [cid(1)]);
+}
+
+#[test]
 fn work_is_shared_out() {
     let (mut client, [a, b]) = client();
     for n in 0..10 {
