@@ -10,9 +10,11 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol, Swarm, TransportError,
-    core::transport::ListenerId,
+    core::{ConnectedPoint, transport::ListenerId},
     gossipsub::{self, IdentTopic},
-    identify, mdns, ping,
+    identify, mdns,
+    multiaddr::Protocol,
+    ping,
     swarm::{
         self, ConnectionId, SwarmEvent,
         dial_opts::{DialOpts, PeerCondition},
@@ -319,7 +321,7 @@ impl Host {
         match event {
             SwarmEvent::Behaviour(event) => self.on_behaviour_event(event),
             SwarmEvent::ConnectionEstablished { peer_id: peer, connection_id, endpoint, .. } => {
-                let address = endpoint.get_remote_address().clone();
+                let address = far_end(&endpoint, peer);
                 let inbound = endpoint.is_listener();
                 let info = ConnectionInfo { address: address.clone(), inbound, since: SystemTime::now() };
                 if self.parts.peers.connected(peer, connection_id, info) {
@@ -512,5 +514,39 @@ impl Host {
         if self.listening().len() < known {
             self.pending.push_back(Event::ListenerClosed { address });
         }
+    }
+}
+
+/// The address at the other end of a connection. Of a peer that came through a relay, libp2p tells no more than the
+/// id; the relay is in the address that it came to.
+fn far_end(endpoint: &ConnectedPoint, peer: PeerId) -> Multiaddr {
+    match endpoint {
+        ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => {
+            let circuit = local_addr.iter().take_while(|part| *part != Protocol::P2pCircuit);
+            circuit.chain([Protocol::P2pCircuit, Protocol::P2p(peer)]).collect()
+        }
+        _ => endpoint.get_remote_address().clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_comes_through_a_relay_is_at_the_relay() {
+        let [own, relay, peer] = [PeerId::random(), PeerId::random(), PeerId::random()];
+        let place = format!("/ip4/192.0.2.1/tcp/1/p2p/{relay}/p2p-circuit");
+        let there: Multiaddr = format!("{place}/p2p/{peer}").parse().unwrap();
+        let send_back_addr: Multiaddr = format!("/p2p/{peer}").parse().unwrap();
+        for local in [place.clone(), format!("{place}/p2p/{own}")] {
+            let (local_addr, send_back_addr) = (local.parse().unwrap(), send_back_addr.clone());
+            assert_eq!(far_end(&ConnectedPoint::Listener { local_addr, send_back_addr }, peer), there);
+        }
+
+        let direct: Multiaddr = "/ip4/192.0.2.2/tcp/2".parse().unwrap();
+        let local_addr = "/ip4/192.0.2.3/tcp/3".parse().unwrap();
+        let endpoint = ConnectedPoint::Listener { local_addr, send_back_addr: direct.clone() };
+        assert_eq!(far_end(&endpoint, peer), direct);
     }
 }

@@ -16,7 +16,6 @@ use futures::future::{Ready, ready};
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
     core::{Endpoint, InboundUpgrade, OutboundUpgrade, UpgradeInfo, transport::PortUse},
-    multiaddr::Protocol,
     swarm::{
         ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId, FromSwarm,
         NetworkBehaviour, NotifyHandler, StreamUpgradeError, SubstreamProtocol, THandlerInEvent, ToSwarm,
@@ -166,10 +165,9 @@ impl NetworkBehaviour for Behaviour {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match event {
             FromSwarm::ConnectionEstablished(established) => {
-                let address = established.endpoint.get_remote_address();
                 self.connections.entry(established.peer_id).or_default().push(Link {
                     connection: established.connection_id,
-                    relayed: address.iter().any(|part| matches!(part, Protocol::P2pCircuit)),
+                    relayed: established.endpoint.is_relayed(),
                 });
             }
             FromSwarm::ConnectionClosed(closed) => {

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use common::{CONTACT, DIRECT, Host, QUIC, RECORDS, TCP, cid_of};
-use dunlin_ipfs::{Event, PeerId, multiaddr::Protocol};
+use dunlin_ipfs::{Event, Multiaddr, PeerId, multiaddr::Protocol};
 use sha2::{Digest as _, Sha256};
 use tokio::{sync::mpsc, time::timeout};
 
@@ -168,6 +168,78 @@ async fn go_gets_a_block_that_we_get_later() {
     go.wait(&["block", &late.to_string(), &described(b"late")]).await;
 }
 
+#[tokio::test]
+async fn hosts_that_do_not_reach_each_other_talk_through_a_go_relay() {
+    for transport in [TCP, QUIC] {
+        let Some(relay) = Go::start_with(transport, &["-relay"]) else { return };
+        let (mut ann, mut ben) = (Host::start(transport).await, Host::start(transport).await);
+        for host in [&ann, &ben] {
+            host.ipfs.subscribe("birds").await.unwrap();
+        }
+        meet_through(&relay, &mut ann, &mut ben).await;
+
+        let frame = Bytes::from(vec![7; DIRECT.frame_bytes_max]);
+        ben.ipfs.send_frame(DIRECT.name, ann.id(), frame.clone()).unwrap();
+        assert_eq!(ann.frame().await, (DIRECT.name, ben.id(), frame));
+        ben.joined(ann.id(), "birds").await;
+        ann.joined(ben.id(), "birds").await;
+        ben.ipfs.publish("birds", Bytes::from("knot")).await.unwrap();
+        assert_eq!(ann.message().await, ("birds".to_owned(), ben.id(), Bytes::from("knot")));
+        let block = ann.blocks.put(vec![1; 1024 * 1024]);
+        ben.ipfs.want(block, vec![ann.id()]).unwrap();
+        assert_eq!(ben.block().await.0, block);
+
+        for (host, other) in [(&ann, ben.id()), (&ben, ann.id())] {
+            assert!(ways_to(host, other).iter().all(is_relayed), "nobody asked for a direct connection");
+        }
+    }
+}
+
+#[tokio::test]
+async fn hosts_that_met_at_a_go_relay_go_on_without_it() {
+    for transport in [TCP, QUIC] {
+        let Some(relay) = Go::start_with(transport, &["-relay"]) else { return };
+        let mut ann = Host::start_with(transport, |config| config.hole_punching = true).await;
+        let mut ben = Host::start_with(transport, |config| config.hole_punching = true).await;
+        meet_through(&relay, &mut ann, &mut ben).await;
+
+        let direct = async {
+            while ways_to(&ann, ben.id()).iter().all(is_relayed)
+                || ways_to(&ben, ann.id()).iter().all(is_relayed)
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), direct).await.expect("there is no direct connection");
+
+        drop(relay);
+        ann.ipfs.send_frame(DIRECT.name, ben.id(), Bytes::from("still there")).unwrap();
+        assert_eq!(ben.frame().await, (DIRECT.name, ann.id(), Bytes::from("still there")));
+    }
+}
+
+/// Ann takes a place at the relay, and Ben dials her there.
+async fn meet_through(relay: &Go, ann: &mut Host, ben: &mut Host) {
+    let place: Multiaddr = relay.address.parse().unwrap();
+    ann.ipfs.dial(place.clone()).await.unwrap();
+    ann.ipfs.reserve(place.clone()).await.unwrap();
+    let circuit = place.with(Protocol::P2pCircuit).with(Protocol::P2p(ann.id()));
+    assert_eq!(ben.ipfs.dial(circuit).await.unwrap(), ann.id());
+    ann.connected(ben.id()).await;
+    ben.connected(ann.id()).await;
+}
+
+/// The addresses at the other ends of the connections with a peer.
+fn ways_to(host: &Host, who: PeerId) -> Vec<Multiaddr> {
+    let peers = host.ipfs.peers();
+    let peer = peers.iter().find(|info| info.peer == who).unwrap();
+    peer.connections.iter().map(|connection| connection.address.clone()).collect()
+}
+
+fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
 /// The Go peer, and what it has said.
 struct Go {
     id: PeerId,
@@ -179,8 +251,12 @@ struct Go {
 }
 
 impl Go {
-    #[allow(clippy::print_stderr, reason = "a test that did not run has to say so")]
     fn start(listen: &str) -> Option<Self> {
+        Self::start_with(listen, &[])
+    }
+
+    #[allow(clippy::print_stderr, reason = "a test that did not run has to say so")]
+    fn start_with(listen: &str, services: &[&str]) -> Option<Self> {
         let Some(program) = std::env::var_os("DUNLIN_GO_PEER") else {
             eprintln!("SKIPPED: set DUNLIN_GO_PEER to the program built from interop/go");
             return None;
@@ -189,6 +265,7 @@ impl Go {
             .args(["-listen", listen])
             .args(["-frames", &format!("{},{}", DIRECT.name, RECORDS.name)])
             .args(["-exchanges", CONTACT])
+            .args(services)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -197,7 +274,7 @@ impl Go {
         let mut output = BufReader::new(process.stdout.take().unwrap()).lines();
         let listening = output.next().unwrap().unwrap();
         let address = listening.strip_prefix("listening ").unwrap().to_owned();
-        let Some(Protocol::P2p(id)) = address.parse::<dunlin_ipfs::Multiaddr>().unwrap().pop() else {
+        let Some(Protocol::P2p(id)) = address.parse::<Multiaddr>().unwrap().pop() else {
             panic!("{address} names no peer");
         };
         let (said, lines) = mpsc::unbounded_channel();

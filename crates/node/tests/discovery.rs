@@ -16,8 +16,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use dunlin_base::kv::MemoryStore;
+use dunlin_base::kv::{MemoryStore, ReadError};
+use dunlin_base::{AccountId, GroupId};
 use dunlin_ipfs::Multiaddr;
+use dunlin_ipfs::multiaddr::Protocol;
 use dunlin_node::{NodeConfig, NodeHandle, SourceKind, SourceReport};
 use dunlin_wesh::contact::Contact;
 use dunlin_wesh::engine::{CommandError, Event, NoApp};
@@ -124,6 +126,49 @@ async fn two_nodes_that_know_only_a_go_dht_server_become_contacts() {
     become_contacts(|config| config.dht_bootstrap = vec![server.address.clone()], SourceKind::Dht).await;
 }
 
+#[tokio::test]
+async fn two_nodes_that_cannot_dial_each_other_become_contacts_and_talk_through_a_go_relay() {
+    let Some(server) = Go::start(&["-rendezvous", "-relay"]) else { return };
+    let place = server.address.clone();
+    let behind = |config: &mut NodeConfig| {
+        config.rendezvous = vec![place.clone()];
+        config.relays = vec![place.clone()];
+        // It listens nowhere, as behind a network that lets nobody in.
+        config.listen = Vec::new();
+    };
+    let (mut ann, mut ben) = (Node::start(behind).await, Node::start(behind).await);
+    for node in [&ann, &ben] {
+        node.wait_for_a_place().await;
+    }
+    ben.ask(ann.contact().await).await;
+    ann.enable().await;
+    ben.wait("the request is sent", |event| matches!(event, Event::RequestSent { .. })).await;
+    ann.wait("the request is received", |event| matches!(event, Event::RequestReceived { .. })).await;
+    for (node, other) in [(&ann, &ben), (&ben, &ann)] {
+        let peers = node.node.network().peers();
+        let there = peers.iter().find(|peer| peer.peer == other.node.network().peer_id()).unwrap();
+        let is_relayed = |address: &Multiaddr| address.iter().any(|part| part == Protocol::P2pCircuit);
+        assert!(there.connections.iter().all(|way| is_relayed(&way.address)), "{there:?}");
+    }
+
+    let [ann_account, ben_account] = [ann.account().await, ben.account().await];
+    let accepted: Result<(), dunlin_node::CallError<CommandError>> =
+        ann.node.transact(move |ctx, engine, _| engine.accept_contact(ctx, &ben_account)).await;
+    accepted.unwrap();
+    let group = ann.open_contact(ben_account).await;
+    assert_eq!(ben.open_contact(ann_account).await, group);
+    ben.wait(
+        "the other is there",
+        |event| matches!(event, Event::Presence { group: there, online: true, .. } if *there == group),
+    )
+    .await;
+    ben.say_until_heard(group, &mut ann).await;
+    ann.say_until_heard(group, &mut ben).await;
+    for node in [ann, ben] {
+        node.node.shutdown().await;
+    }
+}
+
 /// Two nodes set up by `place`, one of which asks the other, both as contacts in the end.
 async fn become_contacts(place: impl Fn(&mut NodeConfig), kind: SourceKind) {
     let (mut ann, mut ben) = (Node::start(&place).await, Node::start(&place).await);
@@ -170,6 +215,62 @@ impl Node {
             }
         };
         timeout(PATIENCE, there).await.unwrap()
+    }
+
+    /// Waits until a relay has agreed to be one.
+    async fn wait_for_a_place(&self) {
+        let waiting = async {
+            loop {
+                let sources = self.node.sources().await;
+                if sources.iter().any(|source| source.kind == SourceKind::Relay && source.announced > 0) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(40)).await;
+            }
+        };
+        if timeout(PATIENCE, waiting).await.is_err() {
+            panic!("no place: {:?}; {:?}", self.node.sources().await, self.node.network().peers());
+        }
+    }
+
+    async fn account(&self) -> AccountId {
+        self.node.view(|_, engine, _| Ok::<_, ReadError>(engine.account_id())).await.unwrap()
+    }
+
+    /// Uses the group of a contact.
+    async fn open_contact(&self, account: AccountId) -> GroupId {
+        let opened: Result<_, dunlin_node::CallError<CommandError>> = self
+            .node
+            .transact(move |ctx, engine, _| {
+                let group = engine.contact_group(&account)?;
+                engine.activate(ctx, &group)?;
+                Ok(group)
+            })
+            .await;
+        opened.unwrap()
+    }
+
+    /// Says a word until the other has heard it: what was said before the other had the key stays closed to it.
+    async fn say_until_heard(&self, group: GroupId, other: &mut Self) {
+        let hears = async {
+            loop {
+                match &*other.events.recv().await.unwrap() {
+                    Event::Message(message) if !message.own => return,
+                    _ => {}
+                }
+            }
+        };
+        let says = async {
+            loop {
+                self.node.send(group, b"hello".to_vec()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        };
+        tokio::select! {
+            () = hears => {}
+            () = says => {}
+            () = tokio::time::sleep(PATIENCE) => panic!("nothing was heard"),
+        }
     }
 
     /// Makes a link, and accepts no requests yet.
