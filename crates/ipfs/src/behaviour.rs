@@ -80,7 +80,7 @@ impl Behaviour {
             dht: dht.into(),
             dht_lan: dht_lan.into(),
             mdns: mdns.into(),
-            gossip: gossip::behaviour(identity)?,
+            gossip: gossip::behaviour(identity, config.judged_topics)?,
             streams: streams::Behaviour::default(),
         })
     }

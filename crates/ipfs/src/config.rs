@@ -29,6 +29,10 @@ pub struct Config {
     /// Whether a connection through a relay tries to become a direct one, for which both sides tell each
     /// other their addresses. Off by default.
     pub hole_punching: bool,
+    /// Whether messages on topics are passed on only after [`Ipfs::judge`](crate::Ipfs::judge) has said so, and
+    /// peers that bring what is refused lose their place in the mesh. Off by default: whatever its author has
+    /// signed is passed on.
+    pub judged_topics: bool,
     /// Protocols that carry one frame per stream, for example a direct channel.
     pub frame_protocols: Vec<FrameProtocol>,
     /// Text by which the program introduces itself to every peer. It should not tell more than a peer needs
@@ -47,6 +51,7 @@ impl Config {
             lan_discovery: false,
             dht_bootstrap: Vec::new(),
             hole_punching: false,
+            judged_topics: false,
             frame_protocols: Vec::new(),
             agent: "libp2p".to_owned(),
             blocks,

@@ -7,7 +7,7 @@ use cid::Cid;
 use libp2p::{Multiaddr, PeerId};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::{exchange::Exchange, frames::SendFrameError};
+use crate::{exchange::Exchange, frames::SendFrameError, gossip::Ticket};
 
 /// Events that may wait for the consumer. When so many wait, the host stops reading from the network.
 pub const EVENTS_WAITING_MAX: usize = 1024;
@@ -81,6 +81,8 @@ pub enum Event {
         author: PeerId,
         /// The payload.
         data: Bytes,
+        /// By which it is judged, if [`Config::judged_topics`](crate::Config::judged_topics) asks for that.
+        ticket: Ticket,
     },
     /// A frame on one of [`Config::frame_protocols`](crate::Config::frame_protocols).
     Frame {

@@ -1,6 +1,7 @@
 //! Gossipsub, set as libp2p for Go has it, so that both keep one mesh.
 
 use std::{
+    collections::BTreeMap,
     ops::{Deref, DerefMut},
     task::{Context, Poll},
     time::Duration,
@@ -12,7 +13,8 @@ use libp2p::{
     core::{Endpoint, transport::PortUse},
     gossipsub::{
         self, AllowAllSubscriptionFilter, ConfigBuilder, IdentTopic, IdentityTransform,
-        MaxCountSubscriptionFilter, Message, MessageAuthenticity, MessageId, PublishError, ValidationMode,
+        MaxCountSubscriptionFilter, Message, MessageAcceptance, MessageAuthenticity, MessageId,
+        PeerScoreParams, PeerScoreThresholds, PublishError, ValidationMode,
     },
     identity::Keypair,
     swarm::{
@@ -31,6 +33,81 @@ const ENVELOPE_BYTES_MAX: usize = 256;
 /// goes out in one message of at most [`MESSAGE_BYTES_MAX`] when a peer connects.
 pub const TOPICS_PER_PEER_MAX: usize = 8 * 1024;
 
+/// What one refused message takes from the score of the peer that brought it. Whoever is below zero is put out of
+/// the mesh at the next heartbeat.
+const FAULT: f64 = -10.0;
+/// Refused messages after which a peer is told of no messages, after which none is published to it, and after which
+/// whatever it says on topics is left unread.
+const FAULTS_BEFORE_UNTOLD: f64 = 2.0;
+const FAULTS_BEFORE_UNSENT: f64 = 4.0;
+const FAULTS_BEFORE_UNHEARD: f64 = 8.0;
+/// Refused messages that are held against a peer at most: with the share below it is heard again two minutes after
+/// the last of them.
+const FAULTS_MAX: f64 = 100.0;
+/// The share of its faults that is still held against a peer at the next look, and what is forgotten.
+const FAULTS_KEPT: f64 = 0.8;
+const FAULTS_FORGOTTEN: f64 = 0.1;
+/// Peers whose faults are remembered; the one with the fewest makes room. Twice as many as can be connected.
+const BLAMED_MAX: usize = 1024;
+/// How often there is a look at scores. Each look wakes the process up.
+const SCORES_EVERY: Duration = Duration::from_secs(10);
+/// How long the score of a peer that has left is kept, so that it does not come back without it.
+const SCORES_KEPT: Duration = Duration::from_secs(300);
+
+/// What a message turned out to be, said by [`Ipfs::judge`](crate::Ipfs::judge).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Judgement {
+    /// It is what the topic is for. It is passed on.
+    Pass,
+    /// It is of no use, and nobody is to blame. It is not passed on.
+    Ignore,
+    /// It is nothing that an honest peer would bring. It is not passed on, and its bringer loses in score.
+    Refuse,
+}
+
+/// Names a message that waits to be judged.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Ticket {
+    message: MessageId,
+    from: PeerId,
+}
+
+impl Ticket {
+    pub(crate) fn new(message: MessageId, from: PeerId) -> Self {
+        Self { message, from }
+    }
+}
+
+/// Refused messages of each peer.
+#[derive(Default)]
+struct Faults(BTreeMap<PeerId, f64>);
+
+impl Faults {
+    fn add(&mut self, peer: PeerId) {
+        if !self.0.contains_key(&peer) && self.0.len() >= BLAMED_MAX {
+            let least = self.0.iter().min_by(|(_, one), (_, other)| one.total_cmp(other));
+            if let Some(least) = least.map(|(peer, _)| *peer) {
+                self.0.remove(&least);
+            }
+        }
+        let faults = self.0.entry(peer).or_default();
+        *faults = (*faults + 1.0).min(FAULTS_MAX);
+    }
+
+    /// Lets time pass; returns those who are forgiven.
+    fn fade(&mut self) -> Vec<PeerId> {
+        self.0.values_mut().for_each(|faults| *faults *= FAULTS_KEPT);
+        let forgiven: Vec<_> =
+            self.0.iter().filter(|(_, faults)| **faults < FAULTS_FORGOTTEN).map(|(peer, _)| *peer).collect();
+        self.0.retain(|_, faults| *faults >= FAULTS_FORGOTTEN);
+        forgiven
+    }
+
+    fn score(&self, peer: &PeerId) -> f64 {
+        FAULT * self.0.get(peer).copied().unwrap_or_default()
+    }
+}
+
 /// Gossipsub, with a bound on what peers may subscribe to.
 type Gossipsub =
     gossipsub::Behaviour<IdentityTransform, MaxCountSubscriptionFilter<AllowAllSubscriptionFilter>>;
@@ -40,7 +117,47 @@ type Gossipsub =
 /// After a heartbeat, libp2p sets its timer again without asking it to wake anybody, so the next heartbeat
 /// waits until something else, at the latest a ping, makes the host look. Asking once more sets the alarm,
 /// and takes out what the heartbeat had to say.
-pub(crate) struct Behaviour(Gossipsub);
+pub(crate) struct Behaviour {
+    gossip: Gossipsub,
+    faults: Faults,
+}
+
+impl Behaviour {
+    /// Does with a message as it was judged. One that waited longer than gossipsub keeps it, some five seconds, is
+    /// not passed on.
+    pub(crate) fn judge(&mut self, ticket: &Ticket, judgement: Judgement) {
+        // Gossipsub's own count of invalid messages would blame everybody who brought the same one, honest members
+        // whose software does not look included; so what is refused is ignored there, and counted here.
+        let acceptance = match judgement {
+            Judgement::Pass => MessageAcceptance::Accept,
+            Judgement::Ignore | Judgement::Refuse => MessageAcceptance::Ignore,
+        };
+        self.gossip.report_message_validation_result(&ticket.message, &ticket.from, acceptance);
+        if judgement == Judgement::Refuse {
+            self.faults.add(ticket.from);
+            self.score(&ticket.from);
+        }
+    }
+
+    /// Holds against a peer that has come what it did before.
+    pub(crate) fn remember(&mut self, peer: &PeerId) {
+        if self.faults.0.contains_key(peer) {
+            self.score(peer);
+        }
+    }
+
+    /// Lets time pass, once every [`crate::trim::TRIM_EVERY`].
+    pub(crate) fn forgive(&mut self) {
+        let forgiven = self.faults.fade();
+        let blamed: Vec<_> = self.faults.0.keys().copied().chain(forgiven).collect();
+        blamed.iter().for_each(|peer| self.score(peer));
+    }
+
+    fn score(&mut self, peer: &PeerId) {
+        // A peer that has left meanwhile has no score.
+        self.gossip.set_application_score(peer, self.faults.score(peer));
+    }
+}
 
 impl NetworkBehaviour for Behaviour {
     type ConnectionHandler = <Gossipsub as NetworkBehaviour>::ConnectionHandler;
@@ -52,7 +169,7 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        self.0.handle_pending_inbound_connection(connection, local, remote)
+        self.gossip.handle_pending_inbound_connection(connection, local, remote)
     }
 
     fn handle_established_inbound_connection(
@@ -62,7 +179,7 @@ impl NetworkBehaviour for Behaviour {
         local: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0.handle_established_inbound_connection(connection, peer, local, remote)
+        self.gossip.handle_established_inbound_connection(connection, peer, local, remote)
     }
 
     fn handle_pending_outbound_connection(
@@ -72,7 +189,7 @@ impl NetworkBehaviour for Behaviour {
         addresses: &[Multiaddr],
         role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        self.0.handle_pending_outbound_connection(connection, peer, addresses, role)
+        self.gossip.handle_pending_outbound_connection(connection, peer, addresses, role)
     }
 
     fn handle_established_outbound_connection(
@@ -83,11 +200,11 @@ impl NetworkBehaviour for Behaviour {
         role: Endpoint,
         port: PortUse,
     ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.0.handle_established_outbound_connection(connection, peer, address, role, port)
+        self.gossip.handle_established_outbound_connection(connection, peer, address, role, port)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
-        self.0.on_swarm_event(event);
+        self.gossip.on_swarm_event(event);
     }
 
     fn on_connection_handler_event(
@@ -96,12 +213,12 @@ impl NetworkBehaviour for Behaviour {
         connection: ConnectionId,
         event: THandlerOutEvent<Self>,
     ) {
-        self.0.on_connection_handler_event(peer, connection, event);
+        self.gossip.on_connection_handler_event(peer, connection, event);
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Self::ToSwarm, THandlerInEvent<Self>>> {
-        match self.0.poll(cx) {
-            Poll::Pending => self.0.poll(cx),
+        match self.gossip.poll(cx) {
+            Poll::Pending => self.gossip.poll(cx),
             ready => ready,
         }
     }
@@ -111,13 +228,13 @@ impl Deref for Behaviour {
     type Target = Gossipsub;
 
     fn deref(&self) -> &Gossipsub {
-        &self.0
+        &self.gossip
     }
 }
 
 impl DerefMut for Behaviour {
     fn deref_mut(&mut self) -> &mut Gossipsub {
-        &mut self.0
+        &mut self.gossip
     }
 }
 
@@ -140,8 +257,15 @@ pub enum PublishMessageError {
 }
 
 /// Builds the behaviour. Fails only if the constants below contradict each other.
-pub(crate) fn behaviour(identity: &Keypair) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
-    let config = ConfigBuilder::default()
+pub(crate) fn behaviour(
+    identity: &Keypair,
+    judged: bool,
+) -> Result<Behaviour, Box<dyn std::error::Error + Send + Sync>> {
+    let mut config = ConfigBuilder::default();
+    if judged {
+        config.validate_messages();
+    }
+    let config = config
         .mesh_n(6)
         .mesh_n_low(5)
         .mesh_n_high(12)
@@ -176,7 +300,36 @@ pub(crate) fn behaviour(identity: &Keypair) -> Result<Behaviour, Box<dyn std::er
         max_subscriptions_per_request: TOPICS_PER_PEER_MAX,
     };
     let signing = MessageAuthenticity::Signed(identity.clone());
-    Ok(Behaviour(Gossipsub::new_with_subscription_filter(signing, config, topics)?))
+    let mut gossip = Gossipsub::new_with_subscription_filter(signing, config, topics)?;
+    if judged {
+        gossip.with_peer_score(scores(), thresholds())?;
+    }
+    Ok(Behaviour { gossip, faults: Faults::default() })
+}
+
+/// A score consists of what was refused, and of nothing that a slow machine, a shared address or a quiet topic could
+/// bring about.
+fn scores() -> PeerScoreParams {
+    PeerScoreParams {
+        app_specific_weight: 1.0,
+        ip_colocation_factor_weight: 0.0,
+        behaviour_penalty_weight: 0.0,
+        slow_peer_weight: 0.0,
+        decay_interval: SCORES_EVERY,
+        retain_score: SCORES_KEPT,
+        ..PeerScoreParams::default()
+    }
+}
+
+fn thresholds() -> PeerScoreThresholds {
+    PeerScoreThresholds {
+        gossip_threshold: FAULT * FAULTS_BEFORE_UNTOLD,
+        publish_threshold: FAULT * FAULTS_BEFORE_UNSENT,
+        graylist_threshold: FAULT * FAULTS_BEFORE_UNHEARD,
+        // Nobody has a score that high: nobody's recommendations are followed.
+        accept_px_threshold: f64::MAX,
+        opportunistic_graft_threshold: 0.0,
+    }
 }
 
 /// Names a message as libp2p for Go does: bytes of the author, then the sequence number in 8 bytes, big
@@ -218,7 +371,7 @@ mod tests {
 
     #[test]
     fn the_heartbeat_goes_on_when_nothing_else_happens() {
-        let mut behaviour = behaviour(&Keypair::generate_ed25519()).unwrap();
+        let mut behaviour = behaviour(&Keypair::generate_ed25519(), true).unwrap();
         let (woken, wakes) = mpsc::channel();
         let waker = Waker::from(Arc::new(Tell(woken)));
         let mut cx = Context::from_waker(&waker);
@@ -259,6 +412,28 @@ mod tests {
 
     #[test]
     fn the_constants_agree_with_each_other() {
-        assert!(behaviour(&Keypair::generate_ed25519()).is_ok());
+        for judged in [false, true] {
+            assert!(behaviour(&Keypair::generate_ed25519(), judged).is_ok());
+        }
+    }
+
+    #[test]
+    fn faults_have_a_bound_and_fade() {
+        let mut faults = Faults::default();
+        let worst = PeerId::random();
+        for _ in 0..1000 {
+            faults.add(worst);
+        }
+        assert!(faults.score(&worst) <= thresholds().graylist_threshold);
+        for _ in 0..2 * BLAMED_MAX {
+            faults.add(PeerId::random());
+        }
+        assert_eq!(faults.0.len(), BLAMED_MAX);
+        assert_eq!(faults.score(&worst), FAULT * FAULTS_MAX, "strangers do not push it out");
+
+        let looks =
+            std::iter::repeat_with(|| faults.fade()).take_while(|gone| !gone.contains(&worst)).count();
+        assert!(looks < 40, "it is forgiven after {looks} looks");
+        assert_eq!((faults.0.len(), faults.score(&worst)), (0, 0.0));
     }
 }

@@ -35,7 +35,7 @@ use crate::{
     event::{Event, Open, Outbox},
     exchange::Exchange,
     frames::{Lanes, Outbound, receive_one},
-    gossip::{self, PublishMessageError},
+    gossip::{self, Judgement, PublishMessageError, Ticket},
     ipfs::ReserveError,
     listen::listen,
     peers::{ConnectionInfo, PeerList},
@@ -65,6 +65,7 @@ pub(crate) enum Command {
     Subscribe { topic: String },
     Unsubscribe { topic: String },
     Publish { topic: String, data: Bytes, reply: oneshot::Sender<Result<(), PublishMessageError>> },
+    Judge { ticket: Ticket, judgement: Judgement },
     Open { peer: PeerId, protocols: Vec<StreamProtocol>, reply: OpenReply },
     AcceptExchanges { name: &'static str, protocol: StreamProtocol, frame_bytes_max: usize, on: bool },
     Reserve { address: Multiaddr, reply: oneshot::Sender<Result<(), ReserveError>> },
@@ -268,6 +269,9 @@ impl Host {
             Command::Publish { topic, data, reply } => {
                 let _ = reply.send(gossip::publish(&mut self.swarm.behaviour_mut().gossip, topic, data));
             }
+            Command::Judge { ticket, judgement } => {
+                self.swarm.behaviour_mut().gossip.judge(&ticket, judgement);
+            }
             Command::Open { peer, protocols, reply } => {
                 self.swarm.behaviour_mut().streams.open(peer, protocols, reply);
             }
@@ -325,6 +329,7 @@ impl Host {
                 let inbound = endpoint.is_listener();
                 let info = ConnectionInfo { address: address.clone(), inbound, since: SystemTime::now() };
                 if self.parts.peers.connected(peer, connection_id, info) {
+                    self.swarm.behaviour_mut().gossip.remember(&peer);
                     self.parts.bitswap.connected(peer);
                     self.pending.push_back(Event::PeerConnected { peer, address, inbound });
                 }
@@ -428,6 +433,7 @@ impl Host {
 
     /// Closes the connections that are too many.
     fn trim(&mut self) {
+        self.swarm.behaviour_mut().gossip.forgive();
         let (peers, now) = (self.parts.peers.connections(), SystemTime::now());
         for connection in spares(&peers, now) {
             self.swarm.close_connection(connection);
@@ -440,10 +446,11 @@ impl Host {
 
     fn on_gossip(&mut self, event: gossipsub::Event) {
         self.pending.push_back(match event {
-            gossipsub::Event::Message { propagation_source: from, message, .. } => {
+            gossipsub::Event::Message { propagation_source: from, message_id, message } => {
                 // Strict validation lets no message without an author pass.
                 let Some(author) = message.source else { return };
-                Event::Message { topic: message.topic.into_string(), from, author, data: message.data.into() }
+                let (topic, data) = (message.topic.into_string(), message.data.into());
+                Event::Message { topic, from, author, data, ticket: Ticket::new(message_id, from) }
             }
             gossipsub::Event::Subscribed { peer_id: peer, topic } => {
                 Event::TopicJoined { peer, topic: topic.into_string() }

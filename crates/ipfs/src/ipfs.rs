@@ -34,7 +34,7 @@ use crate::{
     event::{Events, Outbox},
     exchange::{EXCHANGE_FRAME_BYTES_MAX, Exchange},
     frames::{Outbound, SendFrameError},
-    gossip::PublishMessageError,
+    gossip::{Judgement, PublishMessageError, Ticket},
     host::{COMMANDS_WAITING_MAX, Command, Host, Opener, Parts},
     listen::{is_in_use, listen},
     peers::{PeerInfo, PeerList},
@@ -250,6 +250,12 @@ impl Ipfs {
         let (reply, outcome) = oneshot::channel();
         self.ask(Command::Publish { topic: topic.into(), data, reply }).await?;
         outcome.await.map_err(|_| Stopped)?
+    }
+
+    /// Says what a message on a topic turned out to be. One that nobody judges within some seconds is not passed
+    /// on.
+    pub async fn judge(&self, ticket: Ticket, judgement: Judgement) -> Result<(), Stopped> {
+        self.ask(Command::Judge { ticket, judgement }).await
     }
 
     /// Queues a frame for a connected peer and returns at once. Frames to one peer on one protocol leave in

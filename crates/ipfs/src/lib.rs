@@ -92,7 +92,7 @@ pub use frames::{
     FRAME_FIRST_BYTE_MAX, FRAME_SILENCE_MAX, FRAME_TOTAL_MAX, INBOUND_BYTES_MAX, INBOUND_STREAMS_MAX,
     ReadFrameError, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_FRAMES_MAX, SendFrameError, WriteFrameError,
 };
-pub use gossip::{MESSAGE_BYTES_MAX, PublishMessageError, TOPICS_PER_PEER_MAX};
+pub use gossip::{Judgement, MESSAGE_BYTES_MAX, PublishMessageError, TOPICS_PER_PEER_MAX, Ticket};
 pub use ipfs::{AcceptError, Ipfs, ListenError, OpenExchangeError, ReserveError, StartError, Stopped};
 pub use libp2p::{Multiaddr, PeerId, multiaddr};
 pub use peers::{ConnectionInfo, PeerInfo};

@@ -6,7 +6,7 @@ use std::ops::ControlFlow::{Break, Continue};
 
 use bytes::Bytes;
 use common::{Host, QUIC, TCP};
-use dunlin_ipfs::{Event, MESSAGE_BYTES_MAX, PublishMessageError};
+use dunlin_ipfs::{Event, Judgement, MESSAGE_BYTES_MAX, PublishMessageError};
 
 #[tokio::test]
 async fn a_message_reaches_the_peers_on_its_topic() {
@@ -78,4 +78,93 @@ async fn publishing_for_nobody_is_fine_and_too_much_is_not() {
     let too_long = a.ipfs.publish("birds", Bytes::from(vec![0; MESSAGE_BYTES_MAX])).await;
 
     assert!(matches!(too_long, Err(PublishMessageError::TooLong)), "{too_long:?}");
+}
+
+#[tokio::test]
+async fn what_is_refused_is_not_passed_on() {
+    let (mut a, mut c) = (Host::start(TCP).await, Host::start(TCP).await);
+    let mut b = Host::start_with(TCP, |config| config.judged_topics = true).await;
+    a.connect(&mut b).await;
+    b.connect(&mut c).await;
+    for host in [&a, &b, &c] {
+        host.ipfs.subscribe("birds").await.unwrap();
+    }
+    a.joined(b.id(), "birds").await;
+    c.joined(b.id(), "birds").await;
+    b.joined(c.id(), "birds").await;
+
+    let judgements =
+        [("garbage", Judgement::Refuse), ("stale", Judgement::Ignore), ("dunlin", Judgement::Pass)];
+    for (text, judgement) in judgements {
+        a.ipfs.publish("birds", Bytes::from(text)).await.unwrap();
+        assert_eq!(judge_next(&mut b, |_| judgement).await, text);
+    }
+
+    assert_eq!(c.message().await.2, "dunlin");
+}
+
+/// N6: nine in ten are hostile. They take all places in the mesh of the one through which two others talk, say
+/// garbage and pass nothing on. It loses them, and everything that is said arrives.
+#[tokio::test]
+async fn gossip_sybil() {
+    const HOSTILE: usize = 27;
+    const GARBAGE: usize = 3;
+    const SAID: usize = 100;
+    let judged = |config: &mut dunlin_ipfs::Config| config.judged_topics = true;
+    let mut between = Host::start_with(TCP, judged).await;
+    between.ipfs.subscribe("birds").await.unwrap();
+    let mut hostile = Vec::new();
+    for _ in 0..HOSTILE {
+        // Whoever has to judge and does not passes nothing on.
+        let mut host = Host::start_with(TCP, judged).await;
+        host.ipfs.subscribe("birds").await.unwrap();
+        host.connect(&mut between).await;
+        host.joined(between.id(), "birds").await;
+        between.joined(host.id(), "birds").await;
+        hostile.push(host);
+    }
+    let (mut ann, mut ben) = (Host::start_with(TCP, judged).await, Host::start_with(TCP, judged).await);
+    for honest in [&mut ann, &mut ben] {
+        honest.ipfs.subscribe("birds").await.unwrap();
+        honest.connect(&mut between).await;
+        honest.joined(between.id(), "birds").await;
+        between.joined(honest.id(), "birds").await;
+    }
+    let verdict = |data: &[u8]| if data.starts_with(b"dunlin") { Judgement::Pass } else { Judgement::Refuse };
+
+    for round in 0..GARBAGE {
+        for (number, host) in hostile.iter().enumerate() {
+            host.ipfs.publish("birds", Bytes::from(format!("garbage {round} {number}"))).await.unwrap();
+        }
+        for _ in 0..HOSTILE {
+            judge_next(&mut between, verdict).await;
+        }
+    }
+    let talking = async {
+        for number in 0..SAID {
+            ann.ipfs.publish("birds", Bytes::from(format!("dunlin {number}"))).await.unwrap();
+            judge_next(&mut between, verdict).await;
+        }
+    };
+    let listening = async {
+        let mut heard = std::collections::BTreeSet::new();
+        while heard.len() < SAID {
+            let text = judge_next(&mut ben, verdict).await;
+            assert!(text.starts_with(b"dunlin"), "{text:?}");
+            heard.insert(text);
+        }
+    };
+    tokio::join!(talking, listening);
+}
+
+/// Judges the next message, and gives it back.
+async fn judge_next(host: &mut Host, verdict: impl Fn(&[u8]) -> Judgement) -> Bytes {
+    let (data, ticket) = host
+        .wait("a message", |event| match event {
+            Event::Message { data, ticket, .. } => Break((data, ticket)),
+            other => Continue(other),
+        })
+        .await;
+    host.ipfs.judge(ticket, verdict(&data)).await.unwrap();
+    data
 }

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use dunlin_base::kv::{CommitError, Durability, ReadError, Store, Tx};
 use dunlin_base::{EntryId, GroupId, PeerId, Time};
+use dunlin_ipfs::{Judgement, Ticket};
 use dunlin_log::Checked;
 use dunlin_wesh::engine::{
-    Action, App, CommandError, Ctx, Engine, Event, ExchangeId, OpenError, RenewalCause,
+    Action, App, CommandError, Ctx, Engine, Event, ExchangeId, Gossip, OpenError, RenewalCause,
 };
 use dunlin_wesh::profile::Profile;
 use rand_core::OsRng;
@@ -47,7 +48,7 @@ pub(crate) enum NetworkInput {
     Disconnected { peer: PeerId },
     TopicJoined { peer: PeerId, topic: String },
     TopicLeft { peer: PeerId, topic: String },
-    Gossip { topic: String, author: PeerId, data: bytes::Bytes },
+    Gossip(Box<GossipInput>),
     Heads { peer: PeerId, data: bytes::Bytes },
     HeadsSent { peer: PeerId, id: u64 },
     HeadsUnsent { id: u64 },
@@ -61,6 +62,16 @@ pub(crate) enum NetworkInput {
     ExchangeOpened { id: ExchangeId },
     ExchangeFrame { id: ExchangeId, frame: bytes::Bytes },
     ExchangeClosed { id: ExchangeId },
+}
+
+/// A message on a topic.
+pub(crate) struct GossipInput {
+    pub topic: String,
+    /// Who brought it.
+    pub from: dunlin_ipfs::PeerId,
+    pub author: PeerId,
+    pub data: bytes::Bytes,
+    pub ticket: Ticket,
 }
 
 /// One call from above: what to do inside the transaction, and how to answer after the commit.
@@ -144,6 +155,8 @@ pub(crate) struct Core<A: App> {
     suspects: BTreeMap<GroupId, Instant>,
     /// Others speak for devices than when the network was told.
     speakers_changed: bool,
+    /// What the messages of a step turned out to be, told once it is stored.
+    judged: Vec<(Ticket, Judgement)>,
     /// Steps that failed since one was stored, and until when the network is left alone for that: otherwise
     /// it would bring about at once what failed.
     failures: u32,
@@ -199,6 +212,7 @@ impl<A: App + Send + 'static> Core<A> {
             quiet_until: None,
             set_aside: BTreeSet::new(),
             speakers_changed: false,
+            judged: Vec::new(),
             performer,
             serving,
             events,
@@ -355,6 +369,9 @@ impl<A: App + Send + 'static> Core<A> {
     }
 
     async fn perform_actions(&mut self) {
+        for (ticket, judgement) in std::mem::take(&mut self.judged) {
+            self.performer.judge(ticket, judgement).await;
+        }
         match self.engine.search_if_changed(&*self.store) {
             Ok(Some(search)) => self.performer.search(search).await,
             Ok(None) => {}
@@ -423,7 +440,12 @@ impl<A: App + Send + 'static> Core<A> {
                 engine.handle_topic_left(&peer, &topic);
                 Ok(())
             }
-            NetworkInput::Gossip { topic, author, data } => engine.handle_gossip(ctx, &topic, &author, &data),
+            NetworkInput::Gossip(message) => {
+                let GossipInput { topic, from, author, data, ticket } = *message;
+                let gossip = engine.handle_gossip(ctx, &topic, &author, &data)?;
+                self.judged.push((ticket, judgement(gossip, self.serving.blames(&from, &author))));
+                Ok(())
+            }
             NetworkInput::Heads { peer, data } => engine.handle_heads(ctx, &peer, &data),
             NetworkInput::HeadsSent { peer, id } => engine.handle_heads_sent(ctx, &peer, id),
             NetworkInput::HeadsUnsent { id } => {
@@ -457,6 +479,7 @@ impl<A: App + Send + 'static> Core<A> {
     /// works. Returns whether to go on.
     async fn open_again(&mut self, inputs: &mut mpsc::Receiver<Input<A>>) -> bool {
         self.performer.forget_all();
+        self.judged.clear();
         self.failures = self.failures.saturating_add(1);
         loop {
             let aside = self.set_aside.len();
@@ -619,6 +642,16 @@ fn open_engine<A: App>(
     }
     store.commit(tx.into_batch(), Durability::Synced)?;
     Ok(Opened { engine, app, events })
+}
+
+/// What becomes of a message on a topic. Whoever is not to blame for bringing garbage is left in peace.
+fn judgement(gossip: Gossip, to_blame: bool) -> Judgement {
+    match gossip {
+        Gossip::OfMember => Judgement::Pass,
+        Gossip::NotOurs => Judgement::Ignore,
+        Gossip::Garbage if to_blame => Judgement::Refuse,
+        Gossip::Garbage => Judgement::Ignore,
+    }
 }
 
 /// The wall clock. A clock before 1970 counts as 1970.

@@ -124,6 +124,7 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         // Whoever is found somewhere may be behind a relay.
         let looks = [&config.rendezvous, &config.relays, &config.dht_bootstrap];
         network.hole_punching = looks.iter().any(|places| !places.is_empty());
+        network.judged_topics = true;
         network.frame_protocols = vec![
             FrameProtocol { name: DIRECT_CHANNEL, frame_bytes_max: DIRECT_CHANNEL_BYTES_MAX },
             FrameProtocol { name: LOCAL_RECORDS, frame_bytes_max: LOCAL_RECORDS_BYTES_MAX },

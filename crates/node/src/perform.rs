@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use dunlin_base::{EntryId, PeerId};
 use dunlin_ipfs::multiaddr::Protocol;
-use dunlin_ipfs::{Exchange, Ipfs, Multiaddr};
+use dunlin_ipfs::{Exchange, Ipfs, Judgement, Multiaddr, Ticket};
 use dunlin_log::Checker;
 use dunlin_wesh::engine::{Action, ExchangeId, Origin, Search};
 use tokio::sync::mpsc;
@@ -104,6 +104,11 @@ impl Performer {
                 self.exchanges.remove(&id);
             }
         }
+    }
+
+    /// Says whether a message on a topic is to be passed on.
+    pub async fn judge(&self, ticket: Ticket, judgement: Judgement) {
+        report(self.ipfs.judge(ticket, judgement).await);
     }
 
     /// Lets others find this account, and looks for those it asked.

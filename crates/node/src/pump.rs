@@ -9,7 +9,7 @@ use dunlin_wesh::linking;
 use tokio::sync::mpsc;
 
 use crate::ahead::Ahead;
-use crate::core::NetworkInput;
+use crate::core::{GossipInput, NetworkInput};
 use crate::discovery::{Discovery, Note, OnFound, RENDEZVOUS, Server, serve};
 use crate::finder::Sighting;
 use crate::linking::Desk;
@@ -74,8 +74,9 @@ fn translate(event: Event, ahead: &Ahead) -> Option<NetworkInput> {
         Event::PeerDisconnected { peer } => NetworkInput::Disconnected { peer: base_peer(&peer)? },
         Event::TopicJoined { peer, topic } => NetworkInput::TopicJoined { peer: base_peer(&peer)?, topic },
         Event::TopicLeft { peer, topic } => NetworkInput::TopicLeft { peer: base_peer(&peer)?, topic },
-        Event::Message { topic, author, data, .. } => {
-            NetworkInput::Gossip { topic, author: base_peer(&author)?, data }
+        Event::Message { topic, from, author, data, ticket } => {
+            let author = base_peer(&author)?;
+            NetworkInput::Gossip(Box::new(GossipInput { topic, from, author, data, ticket }))
         }
         Event::Frame { protocol: DIRECT_CHANNEL, peer, bytes } => {
             NetworkInput::Heads { peer: base_peer(&peer)?, data: bytes }

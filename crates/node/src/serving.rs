@@ -38,6 +38,12 @@ impl Serving {
         changed.map(|(peer, _)| peer.clone()).collect()
     }
 
+    /// Whether a peer that brings garbage on a topic is to blame for it. Members whose software passes on what it has not
+    /// looked at are not, unless they made it: whoever wants to part us from them would only have to send them some.
+    pub fn blames(&self, from: &dunlin_ipfs::PeerId, author: &PeerId) -> bool {
+        base_peer(from).as_ref() == Some(author) || self.logs_of(from).is_none()
+    }
+
     fn logs_of(&self, peer: &dunlin_ipfs::PeerId) -> Option<Vec<LogTag>> {
         let allowed = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
         allowed.get(&base_peer(peer)?).cloned()

@@ -381,7 +381,7 @@ impl World {
                 self.take(to, |ctx, engine| engine.handle_takes_requests(ctx, &peer, takes));
             }
             Parcel::Gossip { topic, data } => {
-                self.take(to, |ctx, engine| engine.handle_gossip(ctx, &topic, &peer, &data));
+                self.take(to, |ctx, engine| engine.handle_gossip(ctx, &topic, &peer, &data).map(drop));
             }
             Parcel::Heads { data } => self.take(to, |ctx, engine| engine.handle_heads(ctx, &peer, &data)),
             Parcel::Records { data } => self.take(to, |ctx, engine| engine.handle_records(ctx, &peer, &data)),

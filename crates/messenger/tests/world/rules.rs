@@ -2,6 +2,7 @@
 
 use std::ops::{Bound, ControlFlow};
 
+use data_encoding::{BASE64, BASE64URL};
 use dunlin_base::kv::Direction;
 use dunlin_base::{EntryId, GroupId};
 use dunlin_messenger::views::MessageState;
@@ -44,6 +45,62 @@ fn account_group_private() {
     assert_eq!(got, all, "a contact gets what is shared");
     for (group, to) in [(&account, BOB), (&account, CAROL), (&shared, CAROL)] {
         assert_eq!(served(group, to).0, 0);
+    }
+}
+
+/// C7: the public half of the proof key leaves a device inside blocks of the account group alone, which go to own
+/// devices. All that goes to anybody else is searched for it, in each form in which it could be written.
+#[test]
+fn proof_key_egress() {
+    let mut world = World::new(&["Ann", "Bob", "Carol"]);
+    world.wiretap = Some(Vec::new());
+    world.connect(ANN, BOB);
+    world.connect(ANN, CAROL);
+    let second = world.add_device(ANN);
+    world.connect(ANN, second);
+    world.connect(second, BOB);
+    world.befriend(ANN, BOB);
+    let group = world.act(ANN, |ctx, engine, app| app.new_group(ctx, engine, "Harbour")).unwrap();
+    let link = world.view(ANN, |read, engine, _| engine.invitation(read, &group)).unwrap();
+    for joining in [BOB, CAROL] {
+        let link = link.clone();
+        world
+            .act(joining, |ctx, engine, _| {
+                engine.join_group(ctx, &link)?;
+                Ok(engine.activate(ctx, &group)?)
+            })
+            .unwrap();
+    }
+    world.wait_a_minute();
+    let shared = world.conversation(ANN, "bob").group;
+    world.send(ANN, "bob", "to one").unwrap();
+    world.send(ANN, "harbour", "to all").unwrap();
+    world.act(ANN, |ctx, engine, _| Ok(engine.send_alias_key(ctx, &shared)?)).unwrap();
+    world.wait_a_minute();
+
+    let proof = world.view(ANN, |read, engine, _| {
+        let account = engine.known_group(read, &engine.account_group()).unwrap().unwrap();
+        account.sign_pub().as_bytes().to_vec()
+    });
+    let hex: String = proof.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut forms = vec![proof.clone(), hex.to_uppercase().into_bytes(), hex.into_bytes()];
+    // Wherever it lies in what is encoded, one of three shifts shows most of it.
+    for shift in 0..3 {
+        let whole = &proof[shift..shift + 30];
+        forms.extend([BASE64.encode(whole).into_bytes(), BASE64URL.encode(whole).into_bytes()]);
+    }
+    let shows = |bytes: &[u8]| forms.iter().any(|form| bytes.windows(form.len()).any(|part| part == form));
+    let heard = world.wiretap.take().unwrap();
+    let own = |node: usize| [ANN, second].contains(&node);
+    let (among_own, to_others): (Vec<_>, Vec<_>) =
+        heard.iter().filter(|(from, ..)| own(*from)).partition(|(_, to, _)| own(*to));
+    assert!(
+        among_own.iter().any(|(.., bytes)| shows(bytes)),
+        "a search that finds it nowhere proves nothing"
+    );
+    assert!(to_others.len() > 50, "{}", to_others.len());
+    for (from, to, bytes) in to_others {
+        assert!(!shows(bytes), "from {from} to {to}: {}", String::from_utf8_lossy(bytes));
     }
 }
 

@@ -58,6 +58,8 @@ pub struct World {
     pub now: Time,
     /// Whether a commit that fails is what the test is about.
     pub disks_may_fail: bool,
+    /// What went from whom to whom, where a test asks for that.
+    pub wiretap: Option<Vec<(usize, usize, Vec<u8>)>>,
 }
 
 impl World {
@@ -81,6 +83,7 @@ impl World {
             rng: ChaCha20Rng::seed_from_u64(seed),
             now: Time::from_secs(1_763_985_600),
             disks_may_fail: false,
+            wiretap: None,
         };
         for (index, store) in stores.into_iter().enumerate() {
             let node = world.open(index, store);
@@ -352,11 +355,21 @@ impl World {
         panic!("the network does not come to rest");
     }
 
+    /// Notes what goes over.
+    fn overhear(&mut self, from: usize, to: usize, bytes: &[u8]) {
+        if let Some(heard) = &mut self.wiretap {
+            heard.push((from, to, bytes.to_vec()));
+        }
+    }
+
     fn perform(&mut self, index: usize, action: Action) {
         let own = self.nodes[index].host.clone();
         match action {
             Action::Subscribe { topic } => {
                 self.nodes[index].topics.insert(topic.clone());
+                let everybody: Vec<_> =
+                    (0..self.nodes.len()).filter(|other| self.linked(index, *other)).collect();
+                everybody.iter().for_each(|other| self.overhear(index, *other, topic.as_bytes()));
                 for other in self.neighbours_on(index, &topic) {
                     let host = self.nodes[other].host.clone();
                     self.input(other, |ctx, engine| engine.handle_topic_joined(ctx, &own, &topic));
@@ -375,7 +388,10 @@ impl World {
                 while let Some(through) = next.pop_front() {
                     for other in self.neighbours_on(through, &topic) {
                         if reached.insert(other) {
-                            self.input(other, |ctx, engine| engine.handle_gossip(ctx, &topic, &own, &data));
+                            self.overhear(index, other, &data);
+                            self.input(other, |ctx, engine| {
+                                engine.handle_gossip(ctx, &topic, &own, &data).map(drop)
+                            });
                             next.push_back(other);
                         }
                     }
@@ -383,6 +399,7 @@ impl World {
             }
             Action::SendHeads { id, peer, data } => match self.neighbour(index, &peer) {
                 Some(other) => {
+                    self.overhear(index, other, &data);
                     self.input(other, |ctx, engine| engine.handle_heads(ctx, &own, &data));
                     self.input(index, |ctx, engine| engine.handle_heads_sent(ctx, &peer, id));
                 }
@@ -390,6 +407,7 @@ impl World {
             },
             Action::SendRecords { peer, data } => {
                 if let Some(other) = self.neighbour(index, &peer) {
+                    self.overhear(index, other, &data);
                     self.input(other, |ctx, engine| engine.handle_records(ctx, &own, &data));
                 }
             }
@@ -397,8 +415,12 @@ impl World {
                 let block = peers.iter().filter_map(|peer| self.neighbour(index, peer)).find_map(|other| {
                     let node = &self.nodes[other];
                     // A disk that cannot be read has no blocks to give.
-                    node.engine.block_for(&*node.store, &own, &entry).unwrap_or_default()
+                    Some((other, node.engine.block_for(&*node.store, &own, &entry).unwrap_or_default()?))
                 });
+                if let Some((other, block)) = &block {
+                    self.overhear(*other, index, block);
+                }
+                let block = block.map(|(_, block)| block);
                 self.input(index, |ctx, engine| match &block {
                     Some(block) => engine.handle_block(ctx, &entry, block),
                     None => engine.handle_block_missing(ctx, &entry),
@@ -416,6 +438,7 @@ impl World {
             Action::OpenExchange { id, peer } => self.open_exchange(index, id, &peer),
             Action::SendFrame { id, frame } => {
                 if let Some((other, theirs)) = self.exchanges.get(&(index, id)).copied() {
+                    self.overhear(index, other, &frame);
                     self.input(other, |ctx, engine| engine.handle_exchange_frame(ctx, theirs, &frame));
                 }
             }

@@ -4,9 +4,10 @@ use dunlin_proto::dunlin::node::v1 as node_api;
 use dunlin_proto::protocol as api;
 use dunlin_proto::protocol::group_device_status as presence;
 use prost::Message;
-use tonic::Streaming;
+use tokio::task::JoinSet;
+use tonic::{Code, Streaming};
 
-use crate::served::{Served, codes, next};
+use crate::served::{Served, codes, next, soon};
 
 type Events = Streaming<api::GroupMetadataEvent>;
 
@@ -166,6 +167,51 @@ async fn somebody_who_is_looked_for_is_told_of_as_waiting() {
     assert_eq!((wait.cause(), &wait.contact_pk), (node_api::WaitCause::RequestNobody, &contact.pk));
     s.stop().await;
     other.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refresh_finds_whoever_can_be_found_now() {
+    let server = Served::start_as(|config| config.rendezvous_server = true).await;
+    let place = server.node.addresses().remove(0);
+    let [alice, bob] =
+        [&place; 2].map(|place| Served::start_as(|config| config.rendezvous = vec![place.clone()]));
+    let (alice, bob, nowhere) = (alice.await, bob.await, Served::start().await);
+    let contact = shared(&alice).await;
+    let disable = api::contact_request_disable::Request {};
+    alice.client().contact_request_disable(disable).await.unwrap();
+    let refresh = |s: &Served, timeout: i64| {
+        let (mut client, contact_pk) = (s.client(), contact.pk.clone());
+        let request = api::refresh_contact_request::Request { contact_pk, timeout };
+        soon(async move {
+            client.refresh_contact_request(request).await.map(|reply| reply.into_inner().peers_found)
+        })
+    };
+
+    let refused = refresh(&bob, 1).await.unwrap_err();
+    assert_eq!((refused.code(), codes(&refused)), (Code::Unknown, vec![]), "nobody is looked for");
+    let send =
+        api::contact_request_send::Request { contact: Some(contact.clone()), own_metadata: Vec::new() };
+    for s in [&bob, &nowhere] {
+        s.client().contact_request_send(send.clone()).await.unwrap();
+    }
+    assert_eq!(refresh(&nowhere, 600).await.unwrap(), [], "there is no place to look");
+    assert_eq!(refresh(&bob, 1).await.unwrap(), [], "she does not let herself be found");
+    assert_eq!(codes(&refresh(&bob, -1).await.unwrap_err()), [100]);
+
+    // Of two for the same contact, the later takes over.
+    let mut both = JoinSet::new();
+    both.spawn(refresh(&bob, 600));
+    both.spawn(refresh(&bob, 600));
+    let superseded = soon(both.join_next()).await.unwrap().unwrap().unwrap_err();
+    assert_eq!((superseded.code(), codes(&superseded)), (Code::Unknown, vec![]));
+    alice.client().contact_request_enable(api::contact_request_enable::Request {}).await.unwrap();
+    let found = both.join_next().await.unwrap().unwrap().unwrap();
+    let [peer] = &found[..] else { panic!("{found:?}") };
+    assert_eq!(peer.id, alice.configuration().await.peer_id);
+    assert!(!peer.addrs.is_empty());
+    for s in [alice, bob, nowhere, server] {
+        s.stop().await;
+    }
 }
 
 /// What happens in the account group from its beginning on.

@@ -61,6 +61,7 @@ pub use inspect::{GroupState, InspectedEntry, Wait};
 pub use key_pace::CHAIN_KEYS_AT_ONCE;
 pub use renewal::{RenewalCause, renew_device};
 pub use statements::ShownByDevice;
+pub use sync::Gossip;
 
 use crate::credentials::Verification;
 use crate::keys::AccountKeys;

@@ -76,8 +76,20 @@ impl Announcement {
     }
 }
 
+/// What a message on a gossip topic turned out to be (`spec/security.md` N6).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Gossip {
+    /// It opens with the link key of the topic's group, so a member said it, however wrong its clock is.
+    OfMember,
+    /// It is about no group that is in use here.
+    NotOurs,
+    /// No member of the group would say that.
+    Garbage,
+}
+
 impl Engine {
-    /// Takes a heads payload from a gossip topic. `author` signed the gossip message.
+    /// Takes a heads payload from a gossip topic. `author` signed the gossip message. What it returns says whether
+    /// the message deserves to be passed on.
     ///
     /// # Errors
     /// When the store cannot be read. Payloads that do not open are dropped.
@@ -87,13 +99,15 @@ impl Engine {
         topic: &str,
         author: &PeerId,
         data: &[u8],
-    ) -> Result<(), ReadError> {
-        let Some((group, kind)) = self.topics.get(topic).copied() else { return Ok(()) };
-        match self.open_heads(ctx.now, &[(group, kind)], &[(group, kind)], data) {
-            Some((_, _, payload)) => self.take_heads(ctx, &group, kind, author, &payload, false)?,
-            None => tracing::debug!("a gossip message does not open"),
-        }
-        self.finish(ctx)
+    ) -> Result<Gossip, ReadError> {
+        let Some((group, kind)) = self.topics.get(topic).copied() else { return Ok(Gossip::NotOurs) };
+        let Some((_, _, payload)) = self.open_heads(ctx.now, &[(group, kind)], &[(group, kind)], data) else {
+            tracing::debug!("a gossip message does not open");
+            return Ok(Gossip::Garbage);
+        };
+        self.take_heads(ctx, &group, kind, author, &payload, false)?;
+        self.finish(ctx)?;
+        Ok(Gossip::OfMember)
     }
 
     /// Takes a heads payload from the direct channel.

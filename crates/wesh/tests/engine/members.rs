@@ -4,7 +4,7 @@ use dunlin_base::kv::{MemoryStore, Tx};
 use dunlin_base::{DeviceId, EntryId, GroupId, PeerId, SecretKey, Span, Time};
 use dunlin_log::{Body, Clock, Entry, Writer, heads_from_json, heads_to_json};
 use dunlin_orbitdb::{StoreAddress, operation};
-use dunlin_wesh::engine::{Action, CHAIN_KEYS_AT_ONCE, Event, PAYLOAD_BYTES_MAX};
+use dunlin_wesh::engine::{Action, CHAIN_KEYS_AT_ONCE, Event, Gossip, PAYLOAD_BYTES_MAX};
 use dunlin_wesh::group::{Group, OwnMember};
 use dunlin_wesh::heads::{self, HeadsPayload};
 use dunlin_wesh::message;
@@ -286,6 +286,7 @@ fn unknown_device_waits() {
     assert_eq!(give(&mut device, &mut events, &[joined]), [b"hello"]);
 }
 
+<<<<<<< HEAD
 /// O4: a block that is another one under the name that was asked for is a failure like any other. Whoever answers so
 /// does not keep out what names a parent that is nowhere.
 #[test]
@@ -356,6 +357,35 @@ fn what_was_learned_is_told_again() {
     assert!(silent[0] < NOW + Span::from_secs(16), "{silent:?}");
     let loud = publishes(&mut Device::new(1), &hosts, true);
     assert!(loud.len() < 3, "all others said it again and again: {loud:?}");
+=======
+/// N6: what a member says on a topic opens, whatever its clock says; what nobody with the key has said is garbage.
+#[test]
+fn what_does_not_open_is_garbage_and_a_wrong_clock_is_not() {
+    let mut device = Device::new(1);
+    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+    let mut member = Member::of(&device, &group, Profile::Berty.message_store());
+    let topic = member.address.clone();
+    let mut judge = |topic: &str, data: &[u8]| {
+        device.run(|ctx, engine| engine.handle_gossip(ctx, topic, &peer(), data).unwrap())
+    };
+    let genuine = member.heads(NOW, &[]);
+    assert_eq!(judge(&topic, &genuine), Gossip::OfMember);
+    for off in [Span::from_secs(90 * 86_400), Span::from_secs(400 * 86_400)] {
+        assert_eq!(judge(&topic, &member.heads(NOW + off, &[])), Gossip::OfMember);
+        assert_eq!(judge(&topic, &member.heads(NOW - off, &[])), Gossip::OfMember);
+    }
+
+    let mut altered = genuine.clone();
+    altered[40] ^= 1;
+    let mut elsewhere = Member::of(&device, &group, Profile::Berty.metadata_store());
+    let mut judge = |topic: &str, data: &[u8]| {
+        device.run(|ctx, engine| engine.handle_gossip(ctx, topic, &peer(), data).unwrap())
+    };
+    for garbage in [altered, b"garbage".to_vec(), Vec::new(), elsewhere.heads(NOW, &[])] {
+        assert_eq!(judge(&topic, &garbage), Gossip::Garbage);
+    }
+    assert_eq!(judge("a topic that was left", &genuine), Gossip::NotOurs);
+>>>>>>> eaf2a17 (ipfs, node: what no member said is not passed on, and its bringer loses in score; tests of what a refresh finds and of where the proof key goes)
 }
 
 /// D10: a device is where its last heads payload came from.

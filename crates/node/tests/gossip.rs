@@ -1,0 +1,104 @@
+//! What a node passes on of what is said on the topics of its groups.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dunlin_base::kv::MemoryStore;
+use dunlin_ipfs::{Config, Event, Events, Ipfs, NoBlocks};
+use dunlin_node::{NodeConfig, NodeHandle};
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+/// Far longer than anything takes, even on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// N6: whoever has no key of the group can say nothing on its topic that goes further than one member.
+#[tokio::test]
+async fn what_no_member_said_goes_no_further() {
+    let [ann, bob] = [0; 2].map(|_| NodeHandle::alone(NodeConfig::new(Arc::new(MemoryStore::default()))));
+    let (ann, bob) = (ann.await.unwrap(), bob.await.unwrap());
+    let group = ann.transact(|ctx, engine, _| engine.create_group(ctx)).await.unwrap();
+    let invitation = ann.view(move |read, engine, _| engine.invitation(read, &group)).await.unwrap();
+    let place = ann.network().listen_addresses().remove(0);
+    let mut strangers = [Stranger::start(1).await, Stranger::start(2).await];
+    for stranger in &mut strangers {
+        stranger.ipfs.dial(place.clone()).await.unwrap();
+    }
+    let topics = strangers[0].topics(&ann, 2).await;
+    for stranger in &mut strangers {
+        for topic in &topics {
+            stranger.ipfs.subscribe(topic.clone()).await.unwrap();
+        }
+    }
+    strangers[1].topics(&ann, 2).await;
+    let [speaking, listening] = &mut strangers;
+
+    for topic in &topics {
+        speaking.ipfs.publish(topic.clone(), Bytes::from("garbage")).await.unwrap();
+    }
+    // It has to go through a member: the node that joins has no other connection.
+    bob.network().dial(place).await.unwrap();
+    bob.join(&invitation).await.unwrap();
+    let author = bob.network().peer_id();
+    let said = timeout(PATIENCE, async {
+        loop {
+            bob.send(group, b"hello".to_vec()).await.unwrap();
+            let heard = timeout(Duration::from_millis(500), listening.message()).await;
+            if let Ok(heard) = heard {
+                return heard;
+            }
+        }
+    });
+    assert_eq!(
+        said.await.expect("nothing is passed on"),
+        author,
+        "the first that goes through is of a member"
+    );
+    for node in [ann, bob] {
+        node.shutdown().await;
+    }
+}
+
+/// A host that is in no group.
+struct Stranger {
+    ipfs: Ipfs,
+    events: Events,
+}
+
+impl Stranger {
+    async fn start(number: u8) -> Self {
+        let mut config = Config::new(Zeroizing::new([number; 32]), Arc::new(NoBlocks));
+        config.listen = vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()];
+        let (ipfs, events) = Ipfs::start(config).await.unwrap();
+        Self { ipfs, events }
+    }
+
+    /// The topics of a node, all that it has.
+    async fn topics(&mut self, node: &NodeHandle, count: usize) -> Vec<String> {
+        let mut topics = Vec::new();
+        let listening = async {
+            while topics.len() < count {
+                match self.events.next().await.unwrap() {
+                    Event::TopicJoined { peer, topic } if peer == node.network().peer_id() => {
+                        topics.push(topic)
+                    }
+                    _ => {}
+                }
+            }
+        };
+        timeout(PATIENCE, listening).await.expect("the node has no topics");
+        topics
+    }
+
+    /// Who said what comes next.
+    async fn message(&mut self) -> dunlin_ipfs::PeerId {
+        loop {
+            if let Event::Message { author, .. } = self.events.next().await.unwrap() {
+                return author;
+            }
+        }
+    }
+}
