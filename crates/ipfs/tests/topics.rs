@@ -158,6 +158,7 @@ async fn gossip_sybil() {
 }
 
 /// Judges the next message, and gives it back.
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 async fn judge_next(host: &mut Host, verdict: impl Fn(&[u8]) -> Judgement) -> Bytes {
     let (data, ticket) = host
         .wait("a message", |event| match event {
