@@ -580,6 +580,10 @@ impl<A: App + Send + 'static> ProtocolService for Protocol<A> {
             0 => REFRESH_DEFAULT,
             seconds => Duration::from_secs(seconds),
         };
+        // Whoever has just asked for the contact may refresh at once: what is to be found is told to those who look
+        // after the call is answered, and before the next is taken.
+        let told = self.node.view(|_, _, _| Ok::<_, std::convert::Infallible>(())).await;
+        told.map_err(|error: CallError<_>| Status::unavailable(error.to_string()))?;
         let found = self.node.discovery().refresh(contact, timeout).await;
         // As the existing service, without a code.
         let found = found.map_err(|error| Status::unknown(error.to_string()))?;

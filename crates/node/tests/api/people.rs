@@ -172,7 +172,7 @@ async fn somebody_who_is_looked_for_is_told_of_as_waiting() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refresh_finds_whoever_can_be_found_now() {
     let server = Served::start_as(|config| config.rendezvous_server = true).await;
-    let place = server.node.addresses().remove(0);
+    let place = server.address().await;
     let [alice, bob] =
         [&place; 2].map(|place| Served::start_as(|config| config.rendezvous = vec![place.clone()]));
     let (alice, bob, nowhere) = (alice.await, bob.await, Served::start().await);

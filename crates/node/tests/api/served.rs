@@ -51,6 +51,19 @@ impl Served {
         NodeServiceClient::new(self.channel.clone())
     }
 
+    /// Where the node listens, once it does.
+    pub async fn address(&self) -> dunlin_ipfs::Multiaddr {
+        let there = async {
+            loop {
+                if let Some(address) = self.node.addresses().into_iter().next() {
+                    return address;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(there).await
+    }
+
     pub async fn configuration(&self) -> api::service_get_configuration::Reply {
         self.client()
             .service_get_configuration(api::service_get_configuration::Request {})
