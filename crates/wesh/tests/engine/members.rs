@@ -286,7 +286,6 @@ fn unknown_device_waits() {
     assert_eq!(give(&mut device, &mut events, &[joined]), [b"hello"]);
 }
 
-<<<<<<< HEAD
 /// O4: a block that is another one under the name that was asked for is a failure like any other. Whoever answers so
 /// does not keep out what names a parent that is nowhere.
 #[test]
@@ -357,7 +356,8 @@ fn what_was_learned_is_told_again() {
     assert!(silent[0] < NOW + Span::from_secs(16), "{silent:?}");
     let loud = publishes(&mut Device::new(1), &hosts, true);
     assert!(loud.len() < 3, "all others said it again and again: {loud:?}");
-=======
+}
+
 /// N6: what a member says on a topic opens, whatever its clock says; what nobody with the key has said is garbage.
 #[test]
 fn what_does_not_open_is_garbage_and_a_wrong_clock_is_not() {
@@ -385,7 +385,6 @@ fn what_does_not_open_is_garbage_and_a_wrong_clock_is_not() {
         assert_eq!(judge(&topic, &garbage), Gossip::Garbage);
     }
     assert_eq!(judge("a topic that was left", &genuine), Gossip::NotOurs);
->>>>>>> eaf2a17 (ipfs, node: what no member said is not passed on, and its bringer loses in score; tests of what a refresh finds and of where the proof key goes)
 }
 
 /// D10: a device is where its last heads payload came from.
