@@ -212,17 +212,20 @@ impl Batch {
 pub struct Tx<'s> {
     base: &'s dyn Read,
     batch: Batch,
+    /// What was put, counted as often as it was.
+    bytes: usize,
 }
 
 impl<'s> Tx<'s> {
     /// Begins on top of `base`.
     pub fn new(base: &'s dyn Read) -> Self {
-        Self { base, batch: Batch::default() }
+        Self { base, batch: Batch::default(), bytes: 0 }
     }
 
     /// Goes on with the changes of `batch`, which was not committed yet.
     pub fn resume(base: &'s dyn Read, batch: Batch) -> Self {
-        Self { base, batch }
+        let bytes = batch.iter().map(|(_, key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum();
+        Self { base, batch, bytes }
     }
 
     /// Sets `key` to `value`.
@@ -245,12 +248,19 @@ impl<'s> Tx<'s> {
         self.batch.len()
     }
 
+    /// How many bytes of keys and values were put so far. What was put twice counts twice.
+    pub fn changes_bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Ends the transaction; the caller commits or forgets what comes out.
     pub fn into_batch(self) -> Batch {
         self.batch
     }
 
     fn change(&mut self, table: Table, key: &[u8], change: Option<Vec<u8>>) {
+        let bytes = key.len().saturating_add(change.as_ref().map_or(0, Vec::len));
+        self.bytes = self.bytes.saturating_add(bytes);
         let changes = self.batch.changes.entry(table).or_default();
         match changes.get_mut(key) {
             Some(before) => *before = change,

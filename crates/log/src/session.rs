@@ -64,6 +64,9 @@ pub struct JoinedBatch {
     pub more: bool,
 }
 
+/// Bytes of entries after which a call joins no more: they are all in its [`JoinedBatch`].
+const JOINED_BYTES_MAX: usize = 4 * 1024 * 1024;
+
 /// Bytes of blocks that [`Lately`] keeps: a batch of usual entries, or one of the largest.
 const LATELY_BYTES_MAX: usize = 512 * 1024;
 
@@ -109,7 +112,11 @@ impl<'t, 's> Session<'t, 's> {
     /// Does up to `limit` steps of the agenda.
     pub(crate) fn work(&mut self, limit: usize, lately: &mut Lately) -> Result<(), ReadError> {
         self.agenda = Agenda::load(self.tx, self.tag, &self.meta, limit)?;
+        let mut bytes = 0_usize;
         for _ in 0..limit {
+            if bytes > JOINED_BYTES_MAX {
+                break;
+            }
             let Some((work, cursor)) = self.agenda.pop(self.tx, self.tag, &mut self.meta) else { break };
             match work {
                 Work::Spread(id) => self.spread(id, cursor)?,
@@ -117,7 +124,7 @@ impl<'t, 's> Session<'t, 's> {
                 Work::Judge => self.judge(cursor)?,
                 Work::Join { place, id } => {
                     self.meta.queue_from = place.saturating_add(1);
-                    self.join_stored(id, lately.take(id))?;
+                    bytes = bytes.saturating_add(self.join_stored(id, lately.take(id))?);
                 }
                 Work::Wake(id) => self.wake(id, cursor)?,
             }
@@ -133,18 +140,20 @@ impl<'t, 's> Session<'t, 's> {
         Ok((self.batch, self.meta))
     }
 
-    fn join_stored(&mut self, id: EntryId, entry: Option<Entry>) -> Result<(), ReadError> {
+    /// Joins an entry, and gives the bytes of its block.
+    fn join_stored(&mut self, id: EntryId, entry: Option<Entry>) -> Result<usize, ReadError> {
         let held = self.tag.held(self.tx, id)?.ok_or_else(damaged)?;
         if held.place.is_some() {
-            return Ok(());
+            return Ok(0);
         }
         let entry = match entry {
             Some(entry) => entry,
             None => read_entry(self.tx, self.tag, id, held.block)?,
         };
+        let bytes = entry.block().len();
         let joined = self.join(held, entry)?;
         self.batch.joined.push(joined);
-        Ok(())
+        Ok(bytes)
     }
 
     /// Joins an entry whose parents have joined or were given up.

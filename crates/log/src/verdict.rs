@@ -11,8 +11,9 @@ use crate::entry::Entry;
 
 /// The number of the rule set. A log that was judged by another one has to be indexed again.
 pub const VERDICT_RULES: u8 = 1;
-/// Longest block of an entry. A Go entry for a payload of 64 kB has about 90 kB (V1).
-pub const ENTRY_BYTES_MAX: usize = 256 * 1024;
+/// Longest block of an entry (V1): the longest that bitswap carries. What a Go device hands on reaches every other one, and
+/// must reach this one.
+pub const ENTRY_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Most links that `refs` may hold. Go, with its 64 pointers, writes up to seven (V6).
 pub const REFS_MAX: usize = 64;
 /// Most links that `next` may hold while Go devices write too: those name every head they know (V6).

@@ -30,6 +30,8 @@ pub(crate) const INPUTS_WAITING_MAX: usize = 1024;
 const INPUTS_PER_COMMIT_MAX: usize = 512;
 /// Changes after which a transaction takes no further input: about four megabytes.
 const CHANGES_PER_COMMIT_MAX: usize = 8192;
+/// The same in bytes: a few of the largest entries.
+const BYTES_PER_COMMIT_MAX: usize = 16 * 1024 * 1024;
 /// Events and notices that a slow watcher may fall behind.
 pub(crate) const WATCH_BACKLOG_MAX: usize = 4096;
 /// The longest wait without an input. It bounds how long a clock that was set back holds things up.
@@ -299,7 +301,9 @@ impl<A: App + Send + 'static> Core<A> {
             };
             let drained = taken.and_then(|()| self.drain_events(&mut tx, &mut outcome));
             failed = drained.err();
-            if stop || failed.is_some() || tx.changes_len() > CHANGES_PER_COMMIT_MAX {
+            let is_full =
+                tx.changes_len() > CHANGES_PER_COMMIT_MAX || tx.changes_bytes() > BYTES_PER_COMMIT_MAX;
+            if stop || failed.is_some() || is_full {
                 break;
             }
             next = inputs.try_recv().ok();

@@ -2,7 +2,9 @@
 
 use dunlin_base::EntryId;
 use dunlin_base::kv::Tx;
-use dunlin_log::{AppendError, HEADS_PER_APPEND_MAX, HeadError, Writer, heads_from_json, heads_to_json};
+use dunlin_log::{
+    AppendError, ENTRY_BYTES_MAX, HEADS_PER_APPEND_MAX, HeadError, Writer, heads_from_json, heads_to_json,
+};
 
 use crate::world::{Node, chain, entry, open, writer};
 
@@ -67,7 +69,7 @@ fn appends_that_would_not_count_are_refused() {
         let first = log.append(tx, &writer(), "first").unwrap();
         let again = log.append(tx, &writer(), "first").unwrap_err();
         assert!(matches!(again, AppendError::Repeated(id) if id == first.id), "{again}");
-        let long = log.append(tx, &writer(), &"x".repeat(256 * 1024)).unwrap_err();
+        let long = log.append(tx, &writer(), &"x".repeat(ENTRY_BYTES_MAX)).unwrap_err();
         assert!(matches!(long, AppendError::TooLong(_)), "{long}");
         let stranger = Writer::new(dunlin_base::SecretKey::from_seed([1; 32]));
         let refused = log.append(tx, &stranger, "hello").unwrap_err();

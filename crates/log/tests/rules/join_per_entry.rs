@@ -1,7 +1,9 @@
 //! O3: a bad entry costs one entry.
 
 use dunlin_base::{EntryId, SecretKey};
-use dunlin_log::{Entry, Ingest, NEXT_COMPAT_MAX, Quarantine, REFS_MAX, Refusal, Verdict, Writer};
+use dunlin_log::{
+    ENTRY_BYTES_MAX, Entry, Ingest, NEXT_COMPAT_MAX, Quarantine, REFS_MAX, Refusal, Verdict, Writer,
+};
 
 use crate::world::{Node, body, chain, entry, writer};
 
@@ -119,7 +121,7 @@ fn families(honest: &Entry, parent: Option<&Entry>) -> Vec<(&'static str, Vec<u8
             Quarantined(Quarantine::Writer),
         ),
         ("another log", signed(with_body(&|body| body.log_id.push('x'))), Refused),
-        ("payload too long", signed(with_body(&|body| body.payload = "x".repeat(256 * 1024))), Refused),
+        ("payload too long", signed(with_body(&|body| body.payload = "x".repeat(ENTRY_BYTES_MAX))), Refused),
         (
             "link twice",
             signed(with_body(&|body| body.refs = vec![honest.id(), honest.id()])),
@@ -190,6 +192,6 @@ fn refusals_say_why() {
         Ingest::Refused(refusal) => refusal,
         other => panic!("{other:?}"),
     };
-    assert_eq!(refused(&mut node, &[0; 256 * 1024 + 1]), Refusal::TooLong(256 * 1024 + 1));
+    assert_eq!(refused(&mut node, &vec![0; ENTRY_BYTES_MAX + 1]), Refusal::TooLong(ENTRY_BYTES_MAX + 1));
     assert!(matches!(refused(&mut node, b"\xa0"), Refusal::NotAnEntry(_)));
 }

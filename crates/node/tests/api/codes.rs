@@ -8,7 +8,7 @@ use tonic::Code;
 use crate::served::{Served, codes};
 
 /// A payload for which there is no room.
-const TOO_LARGE: usize = 128 * 1024 + 1;
+const TOO_LARGE: usize = 560_001;
 
 /// The codes with which a call is refused; none if it is not.
 macro_rules! answer {

@@ -17,11 +17,11 @@ use crate::message::{self, SealError};
 use crate::metadata::{self, Event as MetadataKind};
 use crate::padding::Padding;
 
-/// Largest payload of one message, in bytes.
+/// Largest payload of one message, in bytes: as much as a Go node carries to its members at once.
 ///
-/// A Go node still announces an entry that carries this much: it is encoded in base64 twice on the gossip
-/// topic, whose messages end at 1 MiB, and our own blocks end at 256 KiB (`spec/security.md` V1).
-pub const PAYLOAD_BYTES_MAX: usize = 128 * 1024;
+/// Sealed, it fills the bucket of 573,440 bytes, the last one that fits: in an entry it grows by a third, and by another
+/// third in the heads that go onto the topic, whose messages end at 1 MiB.
+pub const PAYLOAD_BYTES_MAX: usize = 560_000;
 
 /// Why a command was not carried out. Nothing changed.
 #[derive(Debug, thiserror::Error)]

@@ -21,6 +21,8 @@ use crate::tables;
 /// How many entries join in one call, so that neither a transaction nor the memory it takes grows with
 /// what a peer sends. Two hundred and fifty-six entries are about a quarter of a megabyte.
 const JOIN_BATCH: usize = 256;
+/// Bytes of entries that are read or opened at once, for the same reason: a few of the largest.
+pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
 impl Engine {
     /// Joins stored entries whose parents are there, one batch of each log.
@@ -309,18 +311,20 @@ impl Engine {
         loop {
             let active = self.active(group)?;
             let mut events = Vec::new();
-            let mut last = None;
+            let (mut last, mut bytes) = (None, 0_usize);
             active.metadata.log.walk(ctx.tx, after, Direction::Ascending, &mut |position, entry| {
                 if Some(position) == after {
                     return ControlFlow::Continue(());
                 }
                 last = Some(position);
+                bytes = bytes.saturating_add(entry.block().len());
                 if let Some(value) = operation::decode_value(entry.payload())
                     && let Ok(event) = metadata::open(&active.group, &value)
                 {
                     events.push((position, event));
                 }
-                if events.len() < JOIN_BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+                let has_room = events.len() < JOIN_BATCH && bytes < BATCH_BYTES;
+                if has_room { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             })?;
             if last.is_none() {
                 break;

@@ -430,6 +430,7 @@ impl Engine {
             self.want_missing(ctx, &id, kind)?;
             self.greet_all(ctx, &id, kind)?;
         }
+        self.find_unopened(ctx.tx, &id)?;
         // After an import the log holds a history that has not joined yet. This device comes after it.
         self.to_be_announced.insert(id);
         self.join_batch(ctx, &id, StoreKind::Metadata)

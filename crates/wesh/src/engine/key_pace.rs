@@ -3,52 +3,67 @@
 //! Joining a group costs nothing, and every member answers each newcomer with an event that stays for ever. So the
 //! answers have a pace (`spec/security.md` O14); who has to wait is kept on disk and served in the end.
 
+use std::collections::VecDeque;
+
 use dunlin_base::kv::{Direction, KeyRange, Read as _, ReadError};
 use dunlin_base::{GroupId, MemberId, Span, Time};
 
 use super::{Ctx, Engine};
 use crate::tables;
 
-/// Answers that may leave at once: as many as a minute brings.
-pub const CHAIN_KEYS_AT_ONCE: u64 = 60;
-/// After them, how long the next one waits: sixty a minute.
+/// Answers that leave within [`CHAIN_KEY_SPAN`] at the most, whenever that begins.
+pub const CHAIN_KEYS_AT_ONCE: usize = 60;
+/// See [`CHAIN_KEYS_AT_ONCE`]: sixty a minute.
+const CHAIN_KEY_SPAN: Span = Span::from_secs(60);
+/// Between two looks at who waits, where there is room for more.
 const CHAIN_KEY_PAUSE: Span = Span::from_secs(1);
-/// What is added to such a pause at random at the most, so that the members of a group do not answer in step.
+/// What is added to a wait at random at the most, so that the members of a group do not answer in step.
 const CHAIN_KEY_JITTER_MS: u64 = 250;
 /// Members that a device gives its key to when it announces itself: these answer nobody, and the device is of no
 /// use to them without.
 const CHAIN_KEYS_ANNOUNCED: u64 = 1024;
 
 /// The pace in one group.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct KeyPace {
-    left: u64,
-    filled: Time,
+    /// When the last answers left, at most [`CHAIN_KEYS_AT_ONCE`] of them.
+    left: VecDeque<Time>,
+    /// How many more may leave without being counted.
+    granted: u64,
     /// When somebody who waits is served.
     pub due: Option<Time>,
 }
 
 impl KeyPace {
-    /// Whether an answer may leave now; then it counts.
-    fn take(&mut self, now: Time) -> bool {
-        let gained = now.since(self.filled).as_millis() / CHAIN_KEY_PAUSE.as_millis();
-        if gained > 0 {
-            self.filled = now;
-            self.left = self.left.max(self.left.saturating_add(gained).min(CHAIN_KEYS_AT_ONCE));
+    /// Counts an answer that leaves now; `Err` with the time at which it may, if it may not yet.
+    fn take(&mut self, now: Time) -> Result<(), Time> {
+        if let Some(left) = self.granted.checked_sub(1) {
+            self.granted = left;
+            return Ok(());
         }
-        let may = self.left > 0;
-        self.left = self.left.saturating_sub(1);
-        may
+        if self.left.len() >= CHAIN_KEYS_AT_ONCE
+            && let Some(first) = self.left.front()
+        {
+            let free = *first + CHAIN_KEY_SPAN;
+            if free > now {
+                return Err(free);
+            }
+            self.left.pop_front();
+        }
+        self.left.push_back(now);
+        Ok(())
     }
 
-    /// Lets this many more leave at once.
+    /// Lets this many leave at once.
     fn grant(&mut self, more: u64) {
-        self.left = self.left.saturating_add(more);
+        self.granted = more;
     }
 
     /// Makes what is due later due now, since the clock was set back.
     pub fn hasten(&mut self, now: Time) {
-        self.filled = self.filled.min(now);
+        for left in &mut self.left {
+            *left = (*left).min(now);
+        }
         self.due = self.due.map(|due| due.min(now));
     }
 }
@@ -62,8 +77,7 @@ impl Engine {
     ) -> Result<(), ReadError> {
         self.active_mut(group)?.pace.grant(CHAIN_KEYS_ANNOUNCED);
         self.serve_chain_keys(ctx, group)?;
-        let pace = &mut self.active_mut(group)?.pace;
-        pace.left = pace.left.min(CHAIN_KEYS_AT_ONCE);
+        self.active_mut(group)?.pace.grant(0);
         Ok(())
     }
 
@@ -75,13 +89,11 @@ impl Engine {
         member: &MemberId,
     ) -> Result<bool, ReadError> {
         let active = self.active_mut(group)?;
-        if active.pace.take(ctx.now) {
-            return Ok(true);
-        }
+        let Err(free) = active.pace.take(ctx.now) else { return Ok(true) };
         ctx.tx.put(tables::OWED, &owed_key(group, member), &[]);
         if active.pace.due.is_none() {
             let jitter = Span::from_millis(ctx.rng.next_u64() % CHAIN_KEY_JITTER_MS);
-            active.pace.due = Some(ctx.now + CHAIN_KEY_PAUSE + jitter);
+            active.pace.due = Some(free + jitter);
         }
         Ok(false)
     }
@@ -95,8 +107,7 @@ impl Engine {
             self.at_work = Some(group);
             self.active_mut(&group)?.pace.due = None;
             let range = KeyRange::prefix(group.as_bytes());
-            let most = usize::try_from(CHAIN_KEYS_AT_ONCE).unwrap_or(usize::MAX);
-            let owed = ctx.tx.collect(tables::OWED, &range, Direction::Ascending, most)?;
+            let owed = ctx.tx.collect(tables::OWED, &range, Direction::Ascending, CHAIN_KEYS_AT_ONCE)?;
             for (key, _) in &owed {
                 ctx.tx.delete(tables::OWED, key);
                 if let Some(member) = key.get(32..).and_then(MemberId::from_stored) {
@@ -108,7 +119,7 @@ impl Engine {
                 }
             }
             let pace = &mut self.active_mut(&group)?.pace;
-            if owed.len() >= most && pace.due.is_none() {
+            if owed.len() >= CHAIN_KEYS_AT_ONCE && pace.due.is_none() {
                 pace.due = Some(ctx.now + CHAIN_KEY_PAUSE);
             }
         }
@@ -126,19 +137,27 @@ fn owed_key(group: &GroupId, member: &MemberId) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// `spec/security.md` O14: at most sixty in any minute, and no fewer when more wait.
     #[test]
-    fn answers_have_a_pace_and_a_reserve() {
+    fn no_more_than_sixty_answers_leave_in_any_minute() {
         let mut pace = KeyPace::default();
         let start = Time::from_secs(1_000_000);
-        let at_once = (0..1000).filter(|_| pace.take(start)).count();
-        assert_eq!(at_once as u64, CHAIN_KEYS_AT_ONCE);
-        let in_a_minute: usize = (1..=60)
-            .map(|second| (0..100).filter(|_| pace.take(start + Span::from_secs(second))).count())
-            .sum();
-        assert_eq!(in_a_minute, 60);
+        let mut left = Vec::new();
+        for half_second in 0..1200 {
+            let now = start + Span::from_millis(half_second * 500);
+            // Few ask at first, then many.
+            let asked = if half_second < 100 { half_second % 2 } else { 100 };
+            left.extend((0..asked).filter(|_| pace.take(now).is_ok()).map(|_| now));
+        }
+        for (at, first) in left.iter().enumerate() {
+            let within = left[at..].iter().take_while(|other| **other < *first + CHAIN_KEY_SPAN).count();
+            assert!(within <= CHAIN_KEYS_AT_ONCE, "{within} in a minute");
+        }
+        assert!(left.len() >= 600 - CHAIN_KEYS_AT_ONCE, "{}", left.len());
+
         pace.hasten(Time::from_secs(5));
-        assert!(pace.take(Time::from_secs(6)), "a clock that was set back stops nothing");
+        assert!(pace.take(Time::from_secs(65)).is_ok(), "a clock that was set back stops nothing");
         pace.grant(300);
-        assert_eq!((0..1000).filter(|_| pace.take(Time::from_secs(6))).count(), 300);
+        assert_eq!((0..1000).filter(|_| pace.take(Time::from_secs(66)).is_ok()).count(), 359);
     }
 }

@@ -97,6 +97,8 @@ pub struct Engine {
     fetches: Fetches,
     /// Logs that hold stored entries which can join now.
     backlog: BTreeSet<(GroupId, StoreKind)>,
+    /// Devices whose waiting messages were too much for one step.
+    unopened: BTreeSet<(GroupId, DeviceId)>,
     /// Logs whose heads changed by an own entry since they were announced.
     unannounced: BTreeSet<(GroupId, StoreKind)>,
     /// The messages that each frame on its way holds.
@@ -161,6 +163,7 @@ impl Engine {
             peers: BTreeMap::new(),
             fetches: Fetches::default(),
             backlog: BTreeSet::new(),
+            unopened: BTreeSet::new(),
             unannounced: BTreeSet::new(),
             heads_sent: BTreeMap::new(),
             lookups: BTreeMap::new(),
@@ -198,6 +201,7 @@ impl Engine {
     /// When the store cannot be read: open the engine again.
     pub fn handle_timeout(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         self.heed_clock(ctx.now);
+        self.open_unopened(ctx)?;
         self.join_backlog(ctx)?;
         self.ask_for_blocks(ctx.now);
         self.retell(ctx)?;
@@ -215,7 +219,7 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] wants to be called next; a moment in the past means "as soon as can be".
     pub fn timeout(&self) -> Option<Time> {
-        if !self.backlog.is_empty() {
+        if !self.backlog.is_empty() || !self.unopened.is_empty() {
             return Some(Time::default());
         }
         let announcements = self.groups.values().filter_map(ActiveGroup::announcement_due);

@@ -7,11 +7,15 @@ use dunlin_base::{DeviceId, EntryId, GroupId, MemberId};
 use dunlin_log::{JoinedBatch, Position, Replaced};
 use dunlin_orbitdb::operation;
 
+use super::fold::BATCH_BYTES;
 use super::groups::ActiveGroup;
 use super::{Ctx, Engine, Event, MessageEvent, WaitCause};
 use crate::context;
 use crate::message::{self, OpenMessageError};
 use crate::tables;
+
+/// Waiting messages that are looked at when a group is opened.
+const WAITING_LOOKED_AT_MAX: usize = 1000;
 
 impl Engine {
     /// Opens the message of an entry, or says what it waits for.
@@ -80,20 +84,29 @@ impl Engine {
     ) -> Result<(), ReadError> {
         let active = self.active(group)?;
         let Some(member) = active.index.member_of(ctx.tx, device)? else { return Ok(()) };
+        self.unopened.remove(&(*group, *device));
+        let (mut bytes, mut ended) = (0_usize, 0_usize);
         for (counter, id) in message::waiting(ctx.tx, group, device)? {
+            if bytes >= BATCH_BYTES && ended > 0 {
+                self.unopened.insert((*group, *device));
+                break;
+            }
             let active = self.active(group)?;
             let Some(entry) = active.messages.log.entry(ctx.tx, id)? else { continue };
+            bytes = bytes.saturating_add(entry.block().len());
             let Some(value) = operation::decode_value(entry.payload()) else { continue };
             let Ok(headers) = message::open_headers(&active.group, &value) else { continue };
             let arrival = arrival(ctx, active)?;
             match message::open_message(ctx.tx, &arrival, &active.group, id, &headers, &value) {
                 Ok(opening) => {
+                    ended = ended.saturating_add(1);
                     message::stop_waiting(ctx.tx, group, device, counter, &id);
                     self.tell_opening(ctx, group, id, opening, member, &value)?;
                 }
                 Err(OpenMessageError::Read(error)) => return Err(error),
                 Err(error) if error.may_open_later() => tracing::debug!(%error, "a message goes on waiting"),
                 Err(error) => {
+                    ended = ended.saturating_add(1);
                     message::stop_waiting(ctx.tx, group, device, counter, &id);
                     let cause = match error {
                         OpenMessageError::SentBeforeKey => WaitCause::SentBeforeKey { device: *device },
@@ -103,6 +116,28 @@ impl Engine {
                     };
                     self.wait(group, id, cause);
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens what waited in vain for its turn: there was too much for one step.
+    pub(super) fn open_unopened(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
+        for (group, device) in std::mem::take(&mut self.unopened) {
+            if self.groups.contains_key(&group) {
+                self.at_work = Some(group);
+                self.open_waiting(ctx, &group, &device)?;
+            }
+        }
+        self.at_work = None;
+        Ok(())
+    }
+
+    /// Looks for what waited for its turn when the engine was closed.
+    pub(super) fn find_unopened(&mut self, read: &dyn Read, group: &GroupId) -> Result<(), ReadError> {
+        for (device, _) in message::waiting_devices(read, group, WAITING_LOOKED_AT_MAX)? {
+            if message::has_chain(read, group, &device)? {
+                self.unopened.insert((*group, device));
             }
         }
         Ok(())

@@ -40,9 +40,13 @@ const TOPICS_PER_PEER_MAX: usize = 4096;
 /// Heads of one payload that are looked at (`spec/security.md` O6).
 const HEADS_PER_PAYLOAD_MAX: usize = 4096;
 
-/// Bytes of entries in one payload, beyond which the lower heads are left out: they grow by a third or two
-/// as JSON, and a gossip message ends at 1 MiB. What is left out has its turn in the next payload.
+/// Bytes of entries in one payload, beyond which the other heads are left out; what is left out has its turn in the next
+/// payload. The own head and the one whose turn it is go out whatever their length, as far as the way carries them.
 const HEADS_BYTES_MAX: usize = 384 * 1024;
+/// Bytes of heads, as JSON, that fit into a message of a topic, which ends at 1 MiB, beside what is around them.
+const TOPIC_HEADS_BYTES_MAX: usize = 1024 * 1024 - 4 * 1024;
+/// The same for a frame of the direct channel, which ends at 4 MiB: the largest own head and the largest of all, together.
+const CHANNEL_HEADS_BYTES_MAX: usize = 4 * 1024 * 1024 - 4 * 1024;
 /// Heads that are read and found too long for what is left of a payload, before it goes out as it is.
 const HEADS_PASSED_OVER_MAX: usize = 16;
 
@@ -297,7 +301,7 @@ impl Engine {
     pub(super) fn announce(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         for (group, kind) in std::mem::take(&mut self.unannounced) {
             let now = ctx.now;
-            let (data, _) = self.heads_payload(ctx, &group, kind)?;
+            let (data, _) = self.heads_payload(ctx, &group, kind, TOPIC_HEADS_BYTES_MAX)?;
             let store = self.active_mut(&group)?.store_mut(kind);
             if store.subscribers.is_empty() {
                 continue;
@@ -338,7 +342,7 @@ impl Engine {
             let store = active.store_mut(kind);
             if store.retelling.takes_turn(ctx.now, store.subscribers.keys(), ctx.rng) {
                 let topic = store.address.to_string();
-                let (data, _) = self.heads_payload(ctx, &group, kind)?;
+                let (data, _) = self.heads_payload(ctx, &group, kind, TOPIC_HEADS_BYTES_MAX)?;
                 self.actions.push_back(Action::Publish { topic, data });
             }
         }
@@ -573,7 +577,7 @@ impl Engine {
         if self.is_turned_away(peer) {
             return Ok(());
         }
-        let (data, shown) = self.heads_payload(ctx, group, kind)?;
+        let (data, shown) = self.heads_payload(ctx, group, kind, CHANNEL_HEADS_BYTES_MAX)?;
         let id = self.fresh_id();
         let store = self.active_mut(group)?.store_mut(kind);
         if let Some(subscriber) = store.subscribers.get_mut(peer) {
@@ -595,6 +599,7 @@ impl Engine {
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
         kind: StoreKind,
+        json_bytes_max: usize,
     ) -> Result<(Vec<u8>, Vec<EntryId>), ReadError> {
         self.at_work = Some(*group);
         let store = self.active_mut(group)?.store_mut(kind);
@@ -603,18 +608,21 @@ impl Engine {
         let turn = store.heads_turn.checked_rem(others.len()).unwrap_or_default();
         others.rotate_left(turn);
         let mut entries: Vec<Entry> = Vec::new();
-        let (mut bytes, mut passed_over, mut in_turn) = (0_usize, 0_usize, 0_usize);
+        let (mut bytes, mut json_bytes, mut passed_over, mut in_turn) = (0_usize, 2_usize, 0_usize, 0_usize);
         for head in own.iter().chain(&others) {
             let Some(entry) = store.log.entry(ctx.tx, *head)? else { continue };
             let with_it = bytes.saturating_add(entry.block().len());
-            if with_it > HEADS_BYTES_MAX && !entries.is_empty() {
+            let json_with_it = json_bytes.saturating_add(heads_to_json(std::slice::from_ref(&entry)).len());
+            // The own one, and the one whose turn it is.
+            let has_the_word = Some(*head) == store.own_head || (in_turn, passed_over) == (0, 0);
+            if json_with_it > json_bytes_max || (with_it > HEADS_BYTES_MAX && !has_the_word) {
                 passed_over = passed_over.saturating_add(1);
                 if passed_over >= HEADS_PASSED_OVER_MAX {
                     break;
                 }
                 continue;
             }
-            bytes = with_it;
+            (bytes, json_bytes) = (with_it, json_with_it);
             entries.push(entry);
             if passed_over == 0 && Some(*head) != store.own_head {
                 in_turn = in_turn.saturating_add(1);

@@ -16,3 +16,4 @@ mod members;
 mod out_of_store;
 mod pair;
 mod requests;
+mod sizes;
