@@ -14,6 +14,7 @@ mod daemon;
 mod devices;
 mod failure;
 mod home;
+mod memory;
 mod output;
 mod passphrase;
 mod qr;
@@ -42,6 +43,7 @@ const LOG_LEVEL: &str = "warn";
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    memory::keep_to_itself();
     // A wrong command line ends here, with 2.
     let cli = Cli::parse();
     match run(cli).await {

@@ -188,7 +188,7 @@ fn an_account_moves_to_another_directory() {
 }
 
 /// The archive of the account, as any client of the existing service gets it.
-fn export(grpc: &str) -> Vec<u8> {
+pub fn export(grpc: &str) -> Vec<u8> {
     use dunlin_node::rpc::protocol::protocol_service_client::ProtocolServiceClient;
     use dunlin_proto::protocol::service_export_data::Request;
     let runtime = tokio::runtime::Runtime::new().unwrap();

@@ -10,6 +10,7 @@
 mod contacts;
 mod devices;
 mod directories;
+mod logs;
 mod network;
 mod person;
 mod talk;
