@@ -20,9 +20,10 @@ use crate::header::SCHEMA;
 use crate::journal::{Change, End, Journal};
 use crate::sectors::{Gate, Sectors};
 
-/// Memory that the database may use for pages it read or will write: a phone spares this much, and the
-/// conversations somebody looks at in one sitting fit.
-pub const CACHE_BYTES_MAX: usize = 10 << 20;
+/// Memory that the database may use for pages it read or will write. It fills up in any node that has talked for a
+/// while, and stays; this is what an idle node may keep on a phone, and the pages of a conversation that somebody
+/// looks at fit several times.
+pub const CACHE_BYTES_MAX: usize = 6 << 20;
 
 /// Rows up to this length are looked up without memory from the heap: a table, two hashes and a counter fit.
 const ROW_KEY_BYTES_INLINE: usize = 96;
