@@ -218,6 +218,7 @@ async fn read(client: Client, conversation: String, page: Page) -> Result<Answer
         after,
         follow: false,
         mark_read: false,
+        utc_offset_minutes: 0,
     };
     let mut chat = client.chat;
     let mut replies = chat.read(request).await?.into_inner();

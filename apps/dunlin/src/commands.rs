@@ -222,11 +222,13 @@ async fn read_one(
         after: options.after.clone().unwrap_or_default(),
         follow: options.follow,
         mark_read: !options.peek,
+        utc_offset_minutes: out.zone().utc_offset_minutes(),
     };
     let mut replies = client.chat.read(request).await?.into_inner();
     while let Some(reply) = replies.next().await {
         match reply?.event {
             Some(Event::History(message)) => out.message("history", &message)?,
+            Some(Event::Gap(gap)) => out.gap(&gap)?,
             Some(Event::HistoryEnd(_)) => out.history_end()?,
             Some(Event::Added(message)) => out.message("added", &message)?,
             Some(Event::Changed(message)) => out.progress(&message)?,
@@ -301,6 +303,7 @@ async fn follow_all(
                 | Notice::DeviceAdded(_),
             )
             | None => {}
+            Some(Notice::CopyFound(_)) => out.warning("copy-found", words::COPY_FOUND)?,
         }
     }
     Ok(())
@@ -385,6 +388,7 @@ pub async fn status(mut client: Client, out: &mut Output) -> Outcome {
         "messages_kept": status.messages_kept,
         "devices_online": status.devices_online,
         "devices_new": status.devices_new,
+        "copy_found_ms": status.copy_found_ms,
         "peers": peers,
         "peer_id": node.peer_id,
         "listen": node.listen,
@@ -401,6 +405,9 @@ pub async fn status(mut client: Client, out: &mut Output) -> Outcome {
     let mut lines = vec![format!("{}: {}", profile.name, counts.join(", "))];
     if !status.devices_new.is_empty() {
         lines.push(words::NEW_DEVICE.to_owned());
+    }
+    if status.copy_found_ms > 0 {
+        lines.push(words::COPY_FOUND.to_owned());
     }
     if status.requests > 0 {
         lines.push(format!("{}: dunlin contact list", words::count(status.requests, "request", "requests")));

@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::failure::Failure;
 use crate::qr::Qr;
 use crate::words::{self, Zone};
-use dunlin_proto::chat::{Contact, Conversation, Member, Message, Profile};
+use dunlin_proto::chat::{Contact, Conversation, Gap, Member, Message, Profile};
 use dunlin_proto::dunlin::node::v1::{Direction, Peer, Source};
 
 /// Columns between two cells of a table.
@@ -90,6 +90,24 @@ impl Output {
             state => format!("  ({state})"),
         };
         self.line(&format!("{head}{text}{tail}"))
+    }
+
+    /// Prints what stands in the place of a message that cannot be shown.
+    pub fn gap(&mut self, gap: &Gap) -> Result<(), Failure> {
+        if self.json {
+            let Gap { id, short_id, conversation, since_ms, sentence, .. } = gap;
+            let object = json!({
+                "event": "gap", "id": id, "short_id": short_id, "conversation": conversation,
+                "since_ms": since_ms, "sentence": sentence,
+            });
+            return self.line(&object.to_string());
+        }
+        self.line(&format!("{}  a closed message: {}", gap.short_id, gap.sentence))
+    }
+
+    /// Prints what the user has to know, whatever they do.
+    pub fn warning(&mut self, event: &str, sentence: &str) -> Result<(), Failure> {
+        self.say(json!({ "event": event, "sentence": sentence }), sentence)
     }
 
     /// Says in which conversation the next messages are, if it is another one than before; programs find it

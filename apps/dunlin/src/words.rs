@@ -11,6 +11,10 @@ use dunlin_proto::chat::{Contact, ContactState, Conversation, ConversationKind, 
 pub const NEW_DEVICE: &str =
     "A new device joined your account. If it is not yours, somebody has your keys: dunlin device list";
 
+/// Another node is at work on a copy of the data directory.
+pub const COPY_FOUND: &str = "Another node runs on a copy of this data directory; this one goes on as a new device of your account. \
+     If you made no copy, somebody has your keys: dunlin device list";
+
 /// What the own user is called beside their own messages.
 pub const YOU: &str = "you";
 

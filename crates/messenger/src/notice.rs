@@ -11,6 +11,9 @@ pub enum Notice {
     ProfileChanged,
     /// A device joined the account. Whoever has the keys of the account can add one (`spec/security.md` O14).
     DeviceAdded(DeviceId),
+    /// Another node was at work on a copy of this data directory, and this one goes on as a new device
+    /// (`spec/security.md` E3).
+    CopyFound,
     /// A contact or a request is new or stands elsewhere.
     ContactChanged(AccountId),
     /// A contact or a request is gone.

@@ -197,6 +197,19 @@ pub struct Status {
     pub online: usize,
     /// Devices that joined the account and that its owner has not looked at.
     pub new_devices: Vec<DeviceId>,
+    /// When a copy of the data directory was found at work, unless the owner has looked since.
+    pub copy_found: Option<Time>,
+}
+
+/// A message that is here and cannot be shown, in its place.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Gap {
+    /// Where it stands.
+    pub position: Position,
+    /// Since when it is here.
+    pub since: Time,
+    /// What it waits for, in a sentence.
+    pub sentence: String,
 }
 
 /// The beginning of an id, for what has no name.

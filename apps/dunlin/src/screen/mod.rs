@@ -612,6 +612,7 @@ impl Screen {
             }
             Notice::ProfileChanged(profile) => self.profile = profile,
             Notice::DeviceAdded(_) => self.told = Some(crate::words::NEW_DEVICE.to_owned()),
+            Notice::CopyFound(_) => self.told = Some(crate::words::COPY_FOUND.to_owned()),
             Notice::Missed(_) => {
                 self.call(Call::Load, Purpose::Plain);
                 if let Some(thread) = &self.thread {

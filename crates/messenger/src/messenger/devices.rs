@@ -3,8 +3,8 @@
 //! The devices that are there when this one joins are known. Whichever is found later is new, wherever its event
 //! stands in the log: a thief could put it far back.
 
-use dunlin_base::DeviceId;
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
+use dunlin_base::{DeviceId, Time};
 use dunlin_wesh::engine::{Ctx, Engine};
 
 use super::Messenger;
@@ -13,6 +13,9 @@ use crate::tables;
 
 /// Key of [`tables::DEVICES`] that is there once this device has joined the account.
 const SETTLED: &[u8] = b"settled";
+/// Key of [`tables::DEVICES`] that is there from the time at which a copy of the data directory was found at work
+/// until the owner has looked; the time is the row.
+const COPY_FOUND: &[u8] = b"copy-found";
 const KNOWN: &[u8] = &[0];
 const NEW: &[u8] = &[1];
 
@@ -40,6 +43,22 @@ impl Messenger {
         Ok(())
     }
 
+    /// Notes that another node is at work on a copy of the data directory.
+    pub(super) fn note_copy(&mut self, ctx: &mut Ctx<'_, '_>) {
+        ctx.tx.put(tables::DEVICES, COPY_FOUND, &ctx.now.as_millis().to_be_bytes());
+        self.notify(Notice::CopyFound);
+    }
+
+    /// When a copy of the data directory was last found at work, unless the owner has looked since.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn copy_found(&self, read: &dyn Read) -> Result<Option<Time>, ReadError> {
+        let row = read.get(tables::DEVICES, COPY_FOUND)?;
+        let millis = row.and_then(|row| <[u8; 8]>::try_from(row.as_slice()).ok()).map(u64::from_be_bytes);
+        Ok(millis.map(Time::from_millis))
+    }
+
     /// Devices that the owner has not looked at.
     ///
     /// # Errors
@@ -57,6 +76,9 @@ impl Messenger {
     pub fn devices_seen(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         for device in self.new_devices(ctx.tx)? {
             ctx.tx.put(tables::DEVICES, device.as_bytes(), KNOWN);
+        }
+        if self.copy_found(ctx.tx)?.is_some() {
+            ctx.tx.delete(tables::DEVICES, COPY_FOUND);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use dunlin_base::kv::{Direction, KeyRange, ReadError, Tx};
 use dunlin_base::{DeviceId, EntryId, GroupId, MemberId, Span, Time};
 use dunlin_wesh::engine::Position;
-use dunlin_wesh::engine::{Ctx, Engine, Event, MessageEvent, MetadataEvent};
+use dunlin_wesh::engine::{Ctx, Engine, Event, MessageEvent, MetadataEvent, RenewalCause};
 use dunlin_wesh::metadata::Event as Said;
 
 use super::owing::note_given;
@@ -44,6 +44,10 @@ impl Messenger {
             Event::Refolded { group } if *group == engine.account_group() => {
                 self.follow_devices(ctx, engine)?;
                 self.resume(ctx, engine)
+            }
+            Event::DeviceRenewed { cause: RenewalCause::KeyInUseElsewhere, .. } => {
+                self.note_copy(ctx);
+                Ok(())
             }
             Event::RequestReceived { contact, .. } => self.take_request(ctx, engine, contact),
             Event::RequestSent { account } => self.follow_contact(ctx, engine, account),

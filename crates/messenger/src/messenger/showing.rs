@@ -9,11 +9,14 @@ use dunlin_wesh::engine::Position;
 use prost::Message as _;
 
 use super::conversations::{expected, others_online};
-use super::{Messenger, conversations, groups, people};
+use super::{Messenger, conversations, groups, people, waiting, why};
+use crate::clock::Zone;
 use crate::error::MessengerError;
-use crate::rows::{ConversationRow, MessageRow, Place, ReceiptRow, StoredKind, StoredState, group_entry};
+use crate::rows::{
+    ConversationRow, MessageRow, Place, ReceiptRow, StoredCause, StoredKind, StoredState, group_entry,
+};
 use crate::tables;
-use crate::views::{Contact, Conversation, Delivery, Message, MessageContent, Receipt, Status, short};
+use crate::views::{Contact, Conversation, Delivery, Gap, Message, MessageContent, Receipt, Status, short};
 
 /// Messages of one page at the most.
 pub const PAGE_MESSAGES_MAX: usize = 1000;
@@ -121,6 +124,54 @@ impl Messenger {
         Ok(messages)
     }
 
+    /// What is closed between the messages of a page, in order. `messages` are those that [`Self::messages`] gave for
+    /// the page.
+    ///
+    /// # Errors
+    /// [`MessengerError::Unknown`], also for an edge of the page that is not in this conversation.
+    #[expect(clippy::too_many_arguments, reason = "a page, and who reads it when")]
+    pub fn gaps(
+        &self,
+        read: &dyn Read,
+        engine: &Engine,
+        group: &GroupId,
+        page: &Page,
+        messages: &[Message],
+        now: Time,
+        zone: Zone,
+    ) -> Result<Vec<Gap>, MessengerError> {
+        if expected(read, group)?.closed == 0 {
+            return Ok(Vec::new());
+        }
+        let place = |edge: &Option<EntryId>| edge.map(|id| edge_of(read, group, &id)).transpose();
+        let (after, before) = (place(&page.after)?, place(&page.before)?);
+        // Beyond a page that is full lies another one.
+        let is_full = messages.len() >= page.limit.min(PAGE_MESSAGES_MAX);
+        let first = page.after.is_some() && page.before.is_none();
+        let from = if is_full && !first { messages.first().map(|message| message.position) } else { after };
+        let to = if is_full && first { messages.last().map(|message| message.position) } else { before };
+        let mut gaps = Vec::new();
+        for (entry, row) in waiting::closed(read, group)? {
+            if row.cause() == StoredCause::Repeat {
+                // What it says is shown, elsewhere.
+                continue;
+            }
+            let Some(position) = engine.position(read, group, true, &entry).unwrap_or_default() else {
+                continue;
+            };
+            if from.is_none_or(|from| from < position) && to.is_none_or(|to| position < to) {
+                let since = Time::from_millis(row.since_ms);
+                gaps.push(Gap {
+                    position,
+                    since,
+                    sentence: why::closed_one(&row, why::Reader { now, zone }),
+                });
+            }
+        }
+        gaps.sort_by_key(|gap| gap.position);
+        Ok(gaps)
+    }
+
     /// One message; `None` when it is not shown anywhere.
     ///
     /// # Errors
@@ -142,7 +193,8 @@ impl Messenger {
     /// # Errors
     /// When the store cannot be read.
     pub fn status(&self, read: &dyn Read, engine: &Engine) -> Result<Status, ReadError> {
-        let mut status = Status { new_devices: self.new_devices(read)?, ..Status::default() };
+        let (new_devices, copy_found) = (self.new_devices(read)?, self.copy_found(read)?);
+        let mut status = Status { new_devices, copy_found, ..Status::default() };
         for (_, row) in people::all(read)? {
             status.contacts += usize::from(row.state() == StoredState::Added);
             status.requests += usize::from(row.state() == StoredState::Asks);
@@ -179,6 +231,10 @@ fn edge(read: &dyn Read, group: &GroupId, entry: &EntryId) -> Result<Place, Mess
         what: crate::error::Named::Message,
         reference: entry.to_string(),
     })
+}
+
+fn edge_of(read: &dyn Read, group: &GroupId, entry: &EntryId) -> Result<Position, MessengerError> {
+    edge(read, group, entry).map(|place| place.position)
 }
 
 /// What the messages of one conversation have in common.

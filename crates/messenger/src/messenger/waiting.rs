@@ -67,12 +67,22 @@ impl Messenger {
     }
 }
 
-/// The closed messages of a conversation, by cause.
-pub(super) fn causes(read: &dyn Read, group: &GroupId) -> Result<Vec<StoredCause>, ReadError> {
+/// The closed messages of a conversation, as many as are looked at.
+pub(super) fn closed(read: &dyn Read, group: &GroupId) -> Result<Vec<(EntryId, ClosedRow)>, ReadError> {
     let range = KeyRange::prefix(group.as_bytes());
     let rows = read.collect(tables::CLOSED, &range, Direction::Ascending, CLOSED_LOOKED_AT_MAX)?;
-    let decode = |row: &[u8]| <ClosedRow as prost::Message>::decode(row).ok();
-    Ok(rows.iter().filter_map(|(_, row)| decode(row)).map(|row| row.cause()).collect())
+    let decode = |(key, row): &(Vec<u8>, Vec<u8>)| {
+        Some((
+            EntryId::from_slice(key.get(32..)?)?,
+            <ClosedRow as prost::Message>::decode(row.as_slice()).ok()?,
+        ))
+    };
+    Ok(rows.iter().filter_map(decode).collect())
+}
+
+/// The closed messages of a conversation, by cause.
+pub(super) fn causes(read: &dyn Read, group: &GroupId) -> Result<Vec<StoredCause>, ReadError> {
+    Ok(closed(read, group)?.iter().map(|(_, row)| row.cause()).collect())
 }
 
 fn stored(cause: WaitCause) -> (StoredCause, Option<DeviceId>) {

@@ -29,9 +29,9 @@ struct Others {
 
 /// When the sentence is read, and where.
 #[derive(Clone, Copy)]
-struct Reader {
-    now: Time,
-    zone: Zone,
+pub(super) struct Reader {
+    pub now: Time,
+    pub zone: Zone,
 }
 
 impl Reader {
@@ -265,7 +265,7 @@ fn request(contact: &Contact, reader: Reader) -> String {
     }
 }
 
-fn closed_one(row: &ClosedRow, reader: Reader) -> String {
+pub(super) fn closed_one(row: &ClosedRow, reader: Reader) -> String {
     let here =
         format!("It is here since it arrived {} but closed", reader.at(Time::from_millis(row.since_ms)));
     match row.cause() {

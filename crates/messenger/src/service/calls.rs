@@ -178,6 +178,7 @@ impl ChatService for Chat {
         let request = request.into_inner();
         let limit = streams::history_limit(request.limit);
         let (follow, mark_read) = (request.follow, request.mark_read);
+        let request_zone = request.utc_offset_minutes;
         let (group, page) = self
             .look(move |read, _, app| {
                 let group = app.find_conversation(read, &request.conversation)?;
@@ -188,7 +189,8 @@ impl ChatService for Chat {
                 Ok((group, Page { before: edge(&request.before)?, after: edge(&request.after)?, limit }))
             })
             .await?;
-        let reading = Reading { group, page, follow, mark_read };
+        let zone = Zone::from_minutes(request_zone);
+        let reading = Reading { group, page, follow, mark_read, zone };
         streams::read(self.node.clone(), reading).await.map(Response::new)
     }
 

@@ -2,13 +2,13 @@
 
 use dunlin_base::{AccountId, GroupId, Time};
 use dunlin_proto::chat;
-use dunlin_wesh::engine::Engine;
+use dunlin_wesh::engine::{Engine, Position};
 
 use crate::links::Link;
 use crate::short_id;
 use crate::text::DisplayName;
 use crate::views::{
-    Contact, ContactState, Conversation, Delivery, Member, Message, MessageContent, MessageState, Status,
+    Contact, ContactState, Conversation, Delivery, Gap, Member, Message, MessageContent, MessageState, Status,
 };
 
 pub(super) fn profile(name: Option<&DisplayName>, engine: &Engine, link: Option<Link>) -> chat::Profile {
@@ -85,7 +85,7 @@ pub(super) fn message(message: &Message) -> chat::Message {
         id: entry.to_string(),
         short_id: short_id(&entry),
         conversation: message.group.to_string(),
-        order: [message.position.height.to_be_bytes().as_slice(), entry.digest()].concat(),
+        order: order(&message.position),
         kind: kind.into(),
         text,
         invitation,
@@ -128,6 +128,17 @@ fn tell_delivery(told: &mut chat::Message, delivery: &Delivery) {
         .collect();
 }
 
+pub(super) fn gap(gap: &Gap, group: GroupId) -> chat::Gap {
+    chat::Gap {
+        id: gap.position.id.to_string(),
+        short_id: short_id(&gap.position.id),
+        conversation: group.to_string(),
+        order: order(&gap.position),
+        since_ms: millis(gap.since),
+        sentence: gap.sentence.clone(),
+    }
+}
+
 pub(super) fn status(status: &Status, profile: chat::Profile) -> chat::StatusReply {
     chat::StatusReply {
         profile: Some(profile),
@@ -138,7 +149,12 @@ pub(super) fn status(status: &Status, profile: chat::Profile) -> chat::StatusRep
         messages_kept: count(status.kept),
         devices_online: count(status.online),
         devices_new: status.new_devices.iter().map(ToString::to_string).collect(),
+        copy_found_ms: status.copy_found.map(millis).unwrap_or_default(),
     }
+}
+
+fn order(position: &Position) -> Vec<u8> {
+    [position.height.to_be_bytes().as_slice(), position.id.digest()].concat()
 }
 
 fn millis(time: Time) -> i64 {

@@ -13,7 +13,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{convert, look_at, status};
-use crate::views::Message;
+use crate::clock::Zone;
+use crate::views::{Gap, Message};
 use crate::{Messenger, MessengerError, Notice, PAGE_MESSAGES_MAX, Page};
 
 /// Replies that wait for a slow client before the watcher waits too.
@@ -29,6 +30,7 @@ pub(super) struct Reading {
     pub page: Page,
     pub follow: bool,
     pub mark_read: bool,
+    pub zone: Zone,
 }
 
 /// How many messages a client gets that asked for `limit`.
@@ -47,12 +49,17 @@ pub(super) async fn read(
 ) -> Result<Replies<ReadReply>, Status> {
     // Watch before looking, so that nothing falls between the two.
     let notices = node.notices();
-    let (group, page) = (reading.group, reading.page);
-    let history = look_at(&node, move |read, engine, app| app.messages(read, engine, &group, &page)).await?;
+    let (group, page, zone) = (reading.group, reading.page, reading.zone);
+    let history = node.transact(move |ctx, engine, app| {
+        let messages = app.messages(ctx.tx, engine, &group, &page)?;
+        let gaps = app.gaps(ctx.tx, engine, &group, &page, &messages, ctx.now, zone)?;
+        Ok::<_, MessengerError>((messages, gaps))
+    });
+    let (history, gaps) = history.await.map_err(|error| status::of_call(&error))?;
     let (replies, stream) = mpsc::channel(REPLIES_WAITING_MAX);
     let mut reader = Reader { node, reading, replies, seen: BTreeSet::new() };
     tokio::spawn(async move {
-        if reader.tell_history(history).await.is_ok() && reader.reading.follow {
+        if reader.tell_history(history, gaps).await.is_ok() && reader.reading.follow {
             reader.follow(notices).await;
         }
     });
@@ -71,10 +78,17 @@ struct Reader {
 }
 
 impl Reader {
-    async fn tell_history(&mut self, history: Vec<Message>) -> Result<(), Gone> {
+    async fn tell_history(&mut self, history: Vec<Message>, gaps: Vec<Gap>) -> Result<(), Gone> {
+        let mut gaps = gaps.iter().peekable();
         for message in &history {
+            while let Some(gap) = gaps.next_if(|gap| gap.position < message.position) {
+                self.reply(Reply::Gap(convert::gap(gap, self.reading.group))).await?;
+            }
             self.seen.insert(message.entry());
             self.reply(Reply::History(convert::message(message))).await?;
+        }
+        for gap in gaps {
+            self.reply(Reply::Gap(convert::gap(gap, self.reading.group))).await?;
         }
         if self.reading.follow {
             self.reply(Reply::HistoryEnd(chat::HistoryEnd {})).await?;
@@ -204,6 +218,7 @@ fn notice_told(
             let profile = convert::profile(app.name(), engine, app.own_link(read, engine)?);
             Some(Told::ProfileChanged(profile))
         }
+        Notice::CopyFound => Some(Told::CopyFound(chat::CopyFound {})),
         Notice::DeviceAdded(device) => Some(Told::DeviceAdded(device.to_string())),
         Notice::ContactChanged(account) => {
             let contact = app.contact(read, engine, &account)?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use dunlin_base::kv::{Direction, Durability, Store, Tx};
 use dunlin_base::{DeviceId, EntryId, GroupId};
+use dunlin_messenger::Notice;
 use dunlin_store::faults::SimDisk;
 use dunlin_wesh::engine::renew_device;
 use rand_chacha::ChaCha20Rng;
@@ -132,6 +133,17 @@ fn a_copy_that_did_not_know_is_found_out_by_what_it_signed() {
     connect_all(&mut world);
     let (ann, copy) = (device(&world, ANN), device(&world, COPY));
     assert!(ann != shared && copy != shared && ann != copy);
+    // Both owners are told, and it stays told until they look.
+    for index in [ANN, COPY] {
+        assert!(world.take_notices(index).contains(&Notice::CopyFound));
+        let told = |world: &World| {
+            world.view(index, |read, engine, app| app.status(read, engine).unwrap().copy_found)
+        };
+        assert!(told(&world).is_some());
+        world.act(index, |ctx, _, app| Ok(app.devices_seen(ctx)?)).unwrap();
+        assert_eq!(told(&world), None);
+    }
+    assert!(!world.take_notices(BOB).contains(&Notice::CopyFound), "it is no business of others");
     talk(&mut world, &group);
     assert_eq!([device(&world, ANN), device(&world, COPY)], [ann, copy], "that was once");
 }

@@ -2,6 +2,7 @@
 
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId};
 use dunlin_messenger::app_message::{Content, Envelope};
+use dunlin_messenger::clock::Zone;
 use dunlin_messenger::links::Link;
 use dunlin_messenger::views::{MessageContent, MessageState};
 use dunlin_messenger::{MessengerError, Notice, Page, short_id};
@@ -285,6 +286,7 @@ fn told(group: GroupId, member: AccountId, height: u64, block: &[u8], envelope: 
         device: DeviceId::new(*member.key()),
         member: MemberId::new(*member.key()),
         counter: height,
+        signature: None,
         parents: Vec::new(),
         payload: envelope.encode(),
         own: false,
@@ -393,6 +395,65 @@ fn a_closed_message_is_counted_until_it_opens() {
 
     assert_eq!(world.conversation(ANN, "bob").closed, 0);
     assert_eq!(world.texts(ANN, "bob"), ["hi"]);
+}
+
+/// What cannot be opened is told in its place, with its reason, and not as if nothing had been said there.
+#[test]
+fn a_gap_stands_where_its_message_would() {
+    let mut world = World::new(&["Ann", "Bob", "Carol"]);
+    world.connect(ANN, BOB);
+    world.connect(ANN, CAROL);
+    world.connect(BOB, CAROL);
+    let group = world.act(ANN, |ctx, engine, app| app.new_group(ctx, engine, "Harbour")).unwrap();
+    let link = world.view(ANN, |read, engine, _| engine.invitation(read, &group)).unwrap();
+    let join = |world: &mut World, who: usize| {
+        let link = link.clone();
+        let joined = world.act(who, |ctx, engine, _| {
+            engine.join_group(ctx, &link)?;
+            Ok(engine.activate(ctx, &group)?)
+        });
+        joined.unwrap();
+        world.wait_a_minute();
+    };
+    join(&mut world, BOB);
+    let early = world.send(ANN, "harbour", "before Carol").unwrap();
+    world.wait_a_minute();
+    join(&mut world, CAROL);
+    let late = world.send(ANN, "harbour", "with Carol").unwrap();
+    world.wait_a_minute();
+
+    let page = Page { limit: 10, ..Page::default() };
+    let gaps = |world: &World, page: &Page| {
+        let messages =
+            world.view(CAROL, |read, engine, app| app.messages(read, engine, &group, page).unwrap());
+        let (now, zone) = (world.now, Zone::from_minutes(0));
+        let gaps = world.view(CAROL, |read, engine, app| {
+            app.gaps(read, engine, &group, page, &messages, now, zone).unwrap()
+        });
+        (messages, gaps)
+    };
+    let (messages, found) = gaps(&world, &page);
+    let gap = found.iter().find(|gap| gap.position.id == early).expect("the gap is told");
+    let shown = messages.iter().find(|message| message.entry() == late).unwrap();
+    assert!(gap.position < shown.position);
+    assert!(gap.sentence.contains("before its sender gave this account a key"), "{}", gap.sentence);
+    assert!(found.is_sorted_by_key(|gap| gap.position), "{found:?}");
+    // What lies before a page is told with the page that it lies in.
+    let (_, found) = gaps(&world, &Page { limit: 1, ..Page::default() });
+    assert_eq!(found, []);
+    let (_, found) = gaps(&world, &Page { after: Some(late), limit: 10, ..Page::default() });
+    assert_eq!(found, []);
+    let (_, found) = gaps(&world, &Page { before: Some(late), limit: 10, ..Page::default() });
+    assert!(found.iter().any(|gap| gap.position.id == early));
+    assert!(
+        world
+            .view(BOB, |read, engine, app| {
+                let messages = app.messages(read, engine, &group, &page).unwrap();
+                app.gaps(read, engine, &group, &page, &messages, world.now, Zone::from_minutes(0)).unwrap()
+            })
+            .is_empty(),
+        "Bob has the key"
+    );
 }
 
 #[test]

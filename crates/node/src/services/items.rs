@@ -75,6 +75,7 @@ impl Item for MessageEvent {
             headers: Some(MessageHeaders {
                 counter: self.counter,
                 device_pk: self.device.as_bytes().to_vec(),
+                sig: self.signature.map(|signature| signature.as_bytes().to_vec()).unwrap_or_default(),
                 ..MessageHeaders::default()
             }),
             message: self.payload,

@@ -521,6 +521,7 @@ mod tests {
             device: DeviceId::from_bytes(&key).unwrap(),
             member: MemberId::from_bytes(&key).unwrap(),
             counter: number,
+            signature: None,
             parents: Vec::new(),
             payload: Vec::new(),
             own: false,

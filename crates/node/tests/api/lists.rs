@@ -11,6 +11,29 @@ fn list(group: &[u8]) -> api::group_message_list::Request {
     api::group_message_list::Request { group_pk: group.to_vec(), ..Default::default() }
 }
 
+/// Headers are whole, as a Go node gives them, and the same whether a message is listed or told.
+#[tokio::test]
+async fn headers_carry_the_signature_of_the_message() {
+    let s = Served::start().await;
+    let group = s.group().await;
+    let live = api::group_message_list::Request { since_now: true, ..list(&group) };
+    let mut told = s.client().group_message_list(live).await.unwrap().into_inner();
+    for text in ["one", "two"] {
+        s.send(&group, text.as_bytes()).await;
+    }
+    let all = api::group_message_list::Request { until_now: true, ..list(&group) };
+    let mut listed = s.client().group_message_list(all).await.unwrap().into_inner();
+    let mut signatures = std::collections::BTreeSet::new();
+    for _ in 0..2 {
+        let headers = next(&mut listed).await.headers.unwrap();
+        assert_eq!(next(&mut told).await.headers.unwrap(), headers);
+        assert_eq!((headers.device_pk.len(), headers.sig.len()), (32, 64));
+        signatures.insert(headers.sig);
+    }
+    assert_eq!(signatures.len(), 2, "each is of its own message");
+    s.stop().await;
+}
+
 #[tokio::test]
 async fn lists_are_in_the_order_of_the_conversation_and_end_where_they_should() {
     let s = Served::start().await;

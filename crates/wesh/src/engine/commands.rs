@@ -296,6 +296,7 @@ impl Engine {
             device: row.device,
             member,
             counter: row.counter,
+            signature: active.signature_in(entry),
             parents: entry.next().to_vec(),
             payload: row.payload.to_vec(),
             own: row.device == active.own_device(),

@@ -1,5 +1,6 @@
 //! What the engine tells those above it.
 
+use dunlin_base::keys::Signature;
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, PeerId, Time};
 use dunlin_log::Position;
 
@@ -145,6 +146,8 @@ pub struct MessageEvent {
     pub member: MemberId,
     /// The number of the message among those of its device.
     pub counter: u64,
+    /// The device's signature of what it said, as the entry carries it; `None` where it carries none that could be one.
+    pub signature: Option<Signature>,
     /// The entries that its writer had seen last.
     pub parents: Vec<EntryId>,
     /// What the application sent.

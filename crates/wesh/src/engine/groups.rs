@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use dunlin_base::keys::Signature;
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, PeerId, Time};
-use dunlin_log::{Log, Position, Writer};
-use dunlin_orbitdb::{StoreAddress, shared_store};
+use dunlin_log::{Entry, Log, Position, Writer};
+use dunlin_orbitdb::{StoreAddress, operation, shared_store};
 use prost::Message as _;
 
 use super::fold::stale_key;
@@ -14,6 +15,7 @@ use super::retelling::Retelling;
 use super::sync::Announcement;
 use super::{Action, CommandError, Ctx, Engine, Event, OpenError};
 use crate::group::{Group, GroupKind, OwnMember};
+use crate::message;
 use crate::metadata::{Event as MetadataKind, Index};
 use crate::profile::Profile;
 use crate::tables;
@@ -83,6 +85,12 @@ pub(super) struct ActiveGroup {
 }
 
 impl ActiveGroup {
+    /// The signature that the headers of a message carry.
+    pub fn signature_in(&self, entry: &Entry) -> Option<Signature> {
+        let value = operation::decode_value(entry.payload())?;
+        message::open_headers(&self.group, &value).ok()?.signature
+    }
+
     pub fn store(&self, kind: StoreKind) -> &GroupStore {
         match kind {
             StoreKind::Metadata => &self.metadata,

@@ -246,7 +246,8 @@ impl Engine {
         let active = self.active(group)?;
         let own = opened.device == active.own_device();
         let Some(position) = active.messages.log.position(ctx.tx, entry)? else { return Ok(()) };
-        let Some(parents) = active.messages.log.entry(ctx.tx, entry)? else { return Ok(()) };
+        let Some(stored) = active.messages.log.entry(ctx.tx, entry)? else { return Ok(()) };
+        let signature = active.signature_in(&stored);
         let row = MessageRow {
             height: position.height,
             device: opened.device,
@@ -261,7 +262,8 @@ impl Engine {
             device: opened.device,
             member,
             counter: opened.counter,
-            parents: parents.next().to_vec(),
+            signature,
+            parents: stored.next().to_vec(),
             payload: opened.plaintext,
             own,
         }));

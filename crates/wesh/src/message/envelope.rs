@@ -183,7 +183,8 @@ pub struct Headers {
     pub counter: u64,
     /// The device that claims to have sent it; proven once the message is opened.
     pub device: DeviceId,
-    pub(super) signature: Option<Signature>,
+    /// What it says that the device signed with; checked once the message is opened.
+    pub signature: Option<Signature>,
 }
 
 /// Opens the headers of a message.
