@@ -92,6 +92,11 @@ const LIBRARIES: &[&str] = &[
     "dunlin-wesh",
 ];
 
+/// The feature with which faults can be planted, and the packages that have it: the one with the switch, and the one
+/// that turns it.
+const PLANTED: &str = "planted";
+const PLANTERS: &[&str] = &["dunlin-base", "dunlin-sim"];
+
 /// What a pure crate is handed instead of taking.
 const WORLD: Ban = Ban {
     packages: &[
@@ -177,6 +182,7 @@ pub fn check(workspace: &Workspace) -> Result {
     for package in &packages {
         violations.extend(check_folder(workspace.root(), package));
         violations.extend(check_dependencies(package));
+        violations.extend(check_planted(package));
         if PURE.contains(&package.name.as_str()) {
             violations.extend(check_sources(workspace.root(), &package.folder.join("src"))?);
         }
@@ -225,6 +231,32 @@ fn check_dependencies(package: &Package) -> Vec<String> {
         }
     }
     violations
+}
+
+/// Faults are planted by nobody but the simulation, and by it only where it is asked to.
+fn check_planted(package: &Package) -> Vec<String> {
+    let name = &package.name;
+    let asks = package.dependencies.iter().filter(|dependency| dependency.features.iter().any(is_planted));
+    let mut violations: Vec<String> = asks
+        .map(|dependency| {
+            format!("{name} -> {}: nobody depends on planted faults; drop the feature", dependency.name)
+        })
+        .collect();
+    for (feature, turned_on) in &package.features {
+        let is_theirs = feature == PLANTED && PLANTERS.contains(&name.as_str());
+        if !is_theirs && (feature == PLANTED || turned_on.iter().any(is_planted)) {
+            violations.push(format!(
+                "{name}: its feature `{feature}` plants faults, which only `{PLANTED}` of {} may",
+                enumerate(PLANTERS)
+            ));
+        }
+    }
+    violations
+}
+
+/// Whether an item of a feature or a dependency is the feature that plants faults, of whatever package.
+fn is_planted(feature: &String) -> bool {
+    feature.rsplit('/').next() == Some(PLANTED)
 }
 
 /// Whether something that `room` sees sees `other`: a test may reach below its crate, to play a foreign peer.
@@ -292,6 +324,8 @@ impl Ban {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::workspace::Dependency;
 
@@ -312,7 +346,7 @@ mod tests {
     #[test]
     fn an_arrow_between_siblings_is_caught_even_in_tests() {
         let mut store = package("dunlin-store", &[]);
-        store.dependencies.push(Dependency { name: "dunlin-ipfs".to_owned(), for_tests: true });
+        store.dependencies.push(dependency("dunlin-ipfs", true));
         assert_eq!(check_dependencies(&store).len(), 1);
     }
 
@@ -341,7 +375,7 @@ mod tests {
     #[test]
     fn a_pure_crate_links_no_runtime_but_its_tests_may() {
         let mut wesh = package("dunlin-wesh", &["tokio-util", "rand_core", "getrandom"]);
-        wesh.dependencies.push(Dependency { name: "tokio".to_owned(), for_tests: true });
+        wesh.dependencies.push(dependency("tokio", true));
         let violations = check_dependencies(&wesh);
         assert_eq!(violations.len(), 2, "{violations:?}");
         assert!(violations[0].starts_with("dunlin-wesh -> tokio-util: a pure crate is handed"));
@@ -355,6 +389,26 @@ mod tests {
         assert_eq!(check_dependencies(&messenger).len(), 1);
         messenger.dependencies[0].for_tests = true;
         assert_eq!(check_dependencies(&messenger), Vec::<String>::new());
+    }
+
+    #[test]
+    fn only_the_simulation_plants_faults_and_not_by_default() {
+        let with = |name: &str, feature: &str, turned_on: &str| {
+            let mut package = package(name, &[]);
+            package.features.insert(feature.to_owned(), vec![turned_on.to_owned()]);
+            check_planted(&package).len()
+        };
+        assert_eq!(with("dunlin-sim", "planted", "dunlin-base/planted"), 0);
+        assert_eq!(with("dunlin-sim", "default", "planted"), 1);
+        assert_eq!(with("dunlin-base", "default", "planted"), 1);
+        assert_eq!(with("dunlin-wesh", "planted", "dunlin-base/planted"), 1);
+        assert_eq!(with("dunlin-node", "fast", "dunlin-base?/planted"), 1);
+
+        let mut node = package("dunlin-node", &["dunlin-base"]);
+        node.dependencies[0].features.push("planted".to_owned());
+        assert_eq!(check_planted(&node).len(), 1, "a dependency must not ask for them");
+        node.dependencies[0].for_tests = true;
+        assert_eq!(check_planted(&node).len(), 1, "in tests neither");
     }
 
     #[test]
@@ -390,12 +444,14 @@ mod tests {
         Package {
             name: name.to_owned(),
             folder: PathBuf::new(),
-            dependencies: dependencies
-                .iter()
-                .map(|name| Dependency { name: (*name).to_owned(), for_tests: false })
-                .collect(),
+            dependencies: dependencies.iter().map(|name| dependency(name, false)).collect(),
             tests: Vec::new(),
             programs: Vec::new(),
+            features: BTreeMap::new(),
         }
+    }
+
+    fn dependency(name: &str, for_tests: bool) -> Dependency {
+        Dependency { name: name.to_owned(), for_tests, features: Vec::new() }
     }
 }

@@ -42,6 +42,7 @@ Usage: cargo xtask COMMAND [ARGS]
   licences                 check the licences and sources of all dependencies
   vectors [DIR]            run the golden vectors below DIR, or all
   sim [--seed N|--seeds N] simulate a network of nodes from one seed or from many
+  sim --planted [BUG ...]  plant faults, each in its turn, and see that the simulation finds them
   bench [ARGS]             measure; ARGS go to dunlin-bench
   conformance [ARGS]       hold running nodes, or nodes that it starts, to the protocol; `--help` tells more
   fuzz [TARGET [FILE ...]] [--seconds N]
@@ -94,7 +95,7 @@ fn dispatch(args: &[String]) -> Result {
         "rules" => rules::check(&workspace),
         "licences" | "licenses" => licences::check(&workspace),
         "vectors" => vectors(&workspace, rest),
-        "sim" => workspace.cargo_run_release("dunlin-sim", rest),
+        "sim" => sim(&workspace, rest),
         "bench" => bench(&workspace, rest),
         "conformance" => conformance(&workspace, rest),
         "fuzz" => fuzz::fuzz(&workspace, rest),
@@ -104,6 +105,21 @@ fn dispatch(args: &[String]) -> Result {
         }
         unknown => Err(Failure::new(format!("there is no command `{unknown}`.\n\n{USAGE}"))),
     }
+}
+
+/// Simulates with all optimizations. Faults are planted in the profile of the tests, in a program of its own: only what
+/// has to do with the faults is compiled for it.
+fn sim(workspace: &Workspace, args: &[String]) -> Result {
+    match args.split_first() {
+        Some((word, rest)) if word == "--planted" => planted(workspace, rest),
+        _ => workspace.cargo_run_release("dunlin-sim", args),
+    }
+}
+
+fn planted(workspace: &Workspace, args: &[String]) -> Result {
+    let program = ["--bin", "dunlin-planted", "--features", "dunlin-sim/planted"];
+    succeed(workspace.cargo(["build", "--quiet", "--workspace"]).args(program))?;
+    succeed(workspace.built("dunlin-planted")?.args(args))
 }
 
 /// Runs the vectors in the profile of the tests: they are compiled there already, and fast enough.

@@ -1,5 +1,6 @@
 //! Where the repository is, what cargo knows about it, and how its programs are started.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -25,6 +26,8 @@ pub struct Package {
     pub tests: Vec<String>,
     /// The names of its programs.
     pub programs: Vec<String>,
+    /// Its features, each with what it turns on.
+    pub features: BTreeMap<String, Vec<String>>,
 }
 
 /// One line of a manifest's dependencies.
@@ -33,6 +36,8 @@ pub struct Dependency {
     pub name: String,
     /// Whether only tests, examples and benchmarks see it.
     pub for_tests: bool,
+    /// The features of it that are asked for.
+    pub features: Vec<String>,
 }
 
 impl Workspace {
@@ -142,10 +147,17 @@ impl Package {
                 .map(|dependency| Dependency {
                     name: text(&dependency["name"]),
                     for_tests: dependency["kind"] == "dev",
+                    features: list(&dependency["features"]).map(text).collect(),
                 })
                 .collect(),
             tests: targets("test"),
             programs: targets("bin"),
+            features: package["features"]
+                .as_object()
+                .into_iter()
+                .flatten()
+                .map(|(name, turned_on)| (name.clone(), list(turned_on).map(text).collect()))
+                .collect(),
         }
     }
 }

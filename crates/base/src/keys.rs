@@ -8,6 +8,8 @@ use sha2::{Digest, Sha512};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::planted::{self, Bug};
+
 /// Prefix of the libp2p protobuf form of an Ed25519 public key: `{Type = 1, Data = 32 bytes}`.
 const LIBP2P_PUBLIC_PREFIX: [u8; 4] = [0x08, 0x01, 0x12, 0x20];
 /// Prefix of the libp2p protobuf form of an Ed25519 private key: `{Type = 1, Data = 64 bytes}`.
@@ -286,7 +288,7 @@ impl AgreementKey {
     /// [`KeyError::NotContributory`] when the result is zero.
     pub fn agree(&self, public: &[u8; 32]) -> Result<SharedSecret, KeyError> {
         let shared = self.0.diffie_hellman(&x25519_dalek::PublicKey::from(*public));
-        if !shared.was_contributory() {
+        if !shared.was_contributory() && !planted::is(Bug::ZeroDh) {
             return Err(KeyError::NotContributory);
         }
         Ok(SharedSecret(Zeroizing::new(shared.to_bytes())))

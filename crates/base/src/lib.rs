@@ -20,6 +20,8 @@ pub mod ids;
 pub mod kdf;
 pub mod keys;
 pub mod kv;
+#[doc(hidden)]
+pub mod planted;
 pub mod seal;
 pub mod time;
 

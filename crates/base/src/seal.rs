@@ -5,6 +5,7 @@ use crypto_secretbox::{KeyInit, XSalsa20Poly1305};
 use rand_core::{CryptoRng, RngCore};
 
 use crate::keys::{KeyError, PublicKey, SecretKey, SymmetricKey};
+use crate::planted::{self, Bug};
 
 /// Bytes that sealing adds: the Poly1305 tag.
 pub const SEAL_OVERHEAD: usize = 16;
@@ -27,6 +28,9 @@ impl Nonce {
     pub fn random(rng: &mut (impl RngCore + CryptoRng + ?Sized)) -> Self {
         let mut bytes = [0; NONCE_BYTES];
         rng.fill_bytes(&mut bytes);
+        if planted::is(Bug::NonceRepeats) {
+            bytes.fill(7);
+        }
         Self(bytes)
     }
 
@@ -57,6 +61,10 @@ pub struct OpenError;
 
 /// Seals `clear` (`secretbox`): 16 bytes of tag, then the ciphertext.
 pub fn seal(key: &SymmetricKey, nonce: Nonce, clear: &[u8]) -> Vec<u8> {
+    planted::watch(key, &nonce.0, clear);
+    if planted::is(Bug::NoEncryption) {
+        return [&[0; SEAL_OVERHEAD], clear].concat();
+    }
     let cipher = XSalsa20Poly1305::new(GenericArray::from_slice(key.as_bytes()));
     // Encryption fails only above 2^38 bytes; nothing here comes near.
     cipher.encrypt(GenericArray::from_slice(&nonce.0), clear).unwrap_or_default()
@@ -67,6 +75,9 @@ pub fn seal(key: &SymmetricKey, nonce: Nonce, clear: &[u8]) -> Vec<u8> {
 /// # Errors
 /// [`OpenError`] when the key or the nonce is another one, or a bit was changed.
 pub fn open(key: &SymmetricKey, nonce: &[u8; NONCE_BYTES], sealed: &[u8]) -> Result<Vec<u8>, OpenError> {
+    if planted::is(Bug::NoEncryption) {
+        return sealed.get(SEAL_OVERHEAD..).map(<[u8]>::to_vec).ok_or(OpenError);
+    }
     let cipher = XSalsa20Poly1305::new(GenericArray::from_slice(key.as_bytes()));
     cipher.decrypt(GenericArray::from_slice(nonce), sealed).map_err(|_| OpenError)
 }

@@ -2,6 +2,7 @@
 
 use dunlin_base::EntryId;
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
+use dunlin_base::planted::{self, Bug};
 use std::collections::BTreeMap;
 
 use crate::agenda::{Agenda, Cursor, Work};
@@ -161,7 +162,11 @@ impl<'t, 's> Session<'t, 's> {
         let id = entry.id();
         let mut parents = self.parents(&held)?;
         let mut place = Place {
-            height: parents.height(),
+            height: if planted::is(Bug::ArrivalOrder) {
+                self.meta.joined.saturating_add(1)
+            } else {
+                parents.height()
+            },
             turn: self.meta.joined,
             is_tainted: parents.are_tainted(),
             ..Place::default()
@@ -169,13 +174,14 @@ impl<'t, 's> Session<'t, 's> {
         self.meta.joined = self.meta.joined.saturating_add(1);
         self.name_child(&mut parents, &held.next, id);
         let position = Position { height: place.height, id };
-        if let (None, Some(value)) = (held.fault, held.unique) {
+        if let (None, Some(value), false) = (held.fault, held.unique, planted::is(Bug::CopiesCount)) {
             self.place_copy(&value, &held.next, position, &mut place)?;
         }
         held.place = Some(place);
         if held.quarantine().is_none() {
             self.unhead(&parents)?;
-            let is_head = !(held.late && self.is_named(id)?);
+            let is_head = !(held.late && self.is_named(id)?)
+                && !(planted::is(Bug::HeadsNotStored) && place.turn % 2 == 1);
             if is_head {
                 self.tx.put(HEADS, &position.key(self.tag), &[]);
                 self.meta.heads = self.meta.heads.saturating_add(1);

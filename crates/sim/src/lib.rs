@@ -20,6 +20,8 @@ mod network;
 mod node;
 pub mod oracle;
 mod plan;
+#[cfg(feature = "planted")]
+pub mod planted;
 mod world;
 
 pub use oracle::Violation;

@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use dunlin_base::kv::{CommitError, Direction, Durability, KeyRange, Read, ReadError, Store, Table, Tx};
+use dunlin_base::planted::{self, Bug, Sealing};
 use dunlin_base::{DeviceId, EntryId, GroupId, PeerId, Span, Time};
 use dunlin_store::RedbStore;
 use dunlin_store::faults::SimDisk;
-use dunlin_wesh::engine::{Action, App, Ctx, Engine, Event};
+use dunlin_wesh::engine::{Action, App, Ctx, Engine, Event, WaitCause};
 use dunlin_wesh::profile::Profile;
 
 use crate::chance::Chance;
@@ -48,9 +49,10 @@ impl App for Witness {
                 ctx.tx.put(SEEN, &key, &[times.saturating_add(1)]);
                 ctx.tx.delete(WAITS, &waited);
             }
-            Event::MessageWaits { group, entry, .. } => {
+            Event::MessageWaits { group, entry, cause } => {
                 let key = [group.as_bytes().as_slice(), entry.digest()].concat();
-                ctx.tx.put(WAITS, &key, &[]);
+                let for_good = matches!(cause, WaitCause::SentBeforeKey { .. });
+                ctx.tx.put(WAITS, &key, &[for_good.into()]);
             }
             Event::RequestReceived { contact, .. } => {
                 let _ = engine.accept_contact(ctx, &contact.account);
@@ -99,6 +101,8 @@ pub(crate) struct Node {
     pub actions: VecDeque<Action>,
     /// How often the next commits fail, in thousandths.
     pub commit_fault: u64,
+    /// What was sealed and committed.
+    pub sealed: Vec<Sealing>,
 }
 
 impl Node {
@@ -117,6 +121,7 @@ impl Node {
             back_at: None,
             actions: VecDeque::new(),
             commit_fault: 0,
+            sealed: Vec::new(),
         }
     }
 
@@ -149,6 +154,8 @@ impl Node {
 
     /// Opens the account on a store that is open.
     fn start_on(&mut self, store: Arc<RedbStore>, now: Time) -> Result<(), String> {
+        // What a step sealed that was not committed never left, and is none of the start's.
+        planted::take_sealings();
         let mut tx = Tx::new(&*store);
         let clock = self.clock(now);
         let mut ctx = Ctx { tx: &mut tx, now: clock, rng: &mut self.chance };
@@ -158,6 +165,7 @@ impl Node {
         witness.start(&mut ctx, &mut engine).map_err(|error| error.to_string())?;
         drain(&mut ctx, &mut engine, &mut witness).map_err(|error| error.to_string())?;
         store.commit(tx.into_batch(), Durability::Synced).map_err(|error| error.to_string())?;
+        self.sealed.extend(planted::take_sealings());
         self.actions = std::iter::from_fn(|| engine.poll_action()).collect();
         self.running = Some(Running { store, engine });
         self.back_at = None;
@@ -179,6 +187,7 @@ impl Node {
     pub fn step<R>(&mut self, now: Time, input: impl FnOnce(&mut Ctx<'_, '_>, &mut Engine) -> R) -> Step<R> {
         let clock = self.clock(now);
         let Some(running) = &mut self.running else { return Step::Off };
+        planted::take_sealings();
         let store = running.store.clone();
         let mut tx = Tx::new(&*store);
         let mut ctx = Ctx { tx: &mut tx, now: clock, rng: &mut self.chance };
@@ -191,13 +200,20 @@ impl Node {
             Ok(()) => store.commit(tx.into_batch(), Durability::Synced),
         };
         if committed.is_err() {
+            let mut early = VecDeque::new();
+            if planted::is(Bug::AnnounceBeforeCommit) {
+                early.extend(std::iter::from_fn(|| running.engine.poll_action()));
+            }
             self.running = None;
             self.actions.clear();
-            return match self.start_on(store, now) {
+            let started = self.start_on(store, now);
+            self.actions.extend(early);
+            return match started {
                 Ok(()) => Step::Reopened,
                 Err(error) => Step::Broken(error),
             };
         }
+        self.sealed.extend(planted::take_sealings());
         self.actions.extend(std::iter::from_fn(|| running.engine.poll_action()));
         Step::Done(result)
     }
@@ -219,9 +235,16 @@ impl Node {
         seen.collect()
     }
 
-    /// Entries of a group of which the witness was told that they wait.
-    pub fn waits(&self, group: &GroupId) -> Vec<EntryId> {
-        self.rows(WAITS, group).iter().filter_map(|(key, _)| EntryId::from_slice(key)).collect()
+    /// Entries of a group of which the witness was told that they stay closed for a reason that lasts: they were
+    /// sent before this member got a key.
+    pub fn stays_closed(&self, group: &GroupId) -> Vec<EntryId> {
+        let closed = self.rows(WAITS, group).into_iter().filter(|(_, row)| row == &[1]);
+        closed.filter_map(|(key, _)| EntryId::from_slice(&key)).collect()
+    }
+
+    /// Everything on its disk.
+    pub fn disk(&self) -> Vec<u8> {
+        self.disk.to_bytes()
     }
 
     fn rows(&self, table: Table, group: &GroupId) -> Vec<(Vec<u8>, Vec<u8>)> {

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use aes_gcm::aead::{AeadInPlace, KeyInit};
 use aes_gcm::{Aes256Gcm, Nonce, Tag};
 use dunlin_base::keys::SymmetricKey;
+use dunlin_base::planted::{self, Bug};
 use rand_core::{CryptoRng, RngCore};
 use redb::StorageBackend;
 
@@ -200,6 +201,9 @@ impl Sectors {
 
     /// Makes lasting what was written, also what was written before a sync that failed.
     pub fn sync(&self) -> io::Result<()> {
+        if planted::is(Bug::DropFsync) {
+            return Ok(());
+        }
         let mut unsynced = {
             // What is noted is written: a write that comes after this sync would otherwise count as synced.
             let _changing = self.lock_changing();
@@ -246,6 +250,9 @@ impl Sectors {
         let (nonce, tag, body) = parts(sector)?;
         *nonce = self.0.nonces.next();
         *body = *clear;
+        if planted::is(Bug::DiskInClear) {
+            return Ok(());
+        }
         let aad = number.to_be_bytes();
         let made = self.0.cipher.encrypt_in_place_detached(Nonce::from_slice(nonce), &aad, body);
         *tag = made.map_err(|_| io::Error::other("a sector could not be sealed"))?.into();
@@ -254,6 +261,9 @@ impl Sectors {
 
     fn open<'s>(&self, number: u64, sector: &'s mut [u8; SECTOR_BYTES]) -> io::Result<&'s [u8; CLEAR_BYTES]> {
         let (nonce, tag, body) = parts(sector)?;
+        if planted::is(Bug::DiskInClear) {
+            return Ok(body);
+        }
         let aad = number.to_be_bytes();
         self.0
             .cipher

@@ -4,9 +4,10 @@ use dunlin_base::seal::{self, Nonce};
 use dunlin_base::{EntryId, PeerId, SecretKey, Time};
 use dunlin_log::{Body, Clock, Entry, Identity, Writer, heads_to_json};
 use dunlin_orbitdb::operation;
-use dunlin_proto::protocol::GroupEnvelope;
+use dunlin_proto::protocol::{GroupEnvelope, GroupMetadata};
 use dunlin_wesh::heads::HeadsPayload;
-use dunlin_wesh::metadata;
+use dunlin_wesh::metadata::{self, Event};
+use dunlin_wesh::padding::Padding;
 use dunlin_wesh::profile::Profile;
 use dunlin_wesh::rotation;
 use prost::Message as _;
@@ -103,7 +104,8 @@ pub(super) fn rewrap(seat: &Seat, kind: StoreKind, chance: &mut Chance) -> Vec<E
 }
 
 /// M6: entries that are not what they claim.
-pub(super) fn forge(seat: &Seat, kind: StoreKind, chance: &mut Chance) -> Vec<Entry> {
+pub(super) fn forge(seat: &mut Seat, kind: StoreKind, chance: &mut Chance) -> Vec<Entry> {
+    let mut harmless = Vec::new();
     let store = seat.store(kind);
     let (next, time) = seat.top(kind);
     let mut secret = [0; 32];
@@ -148,25 +150,69 @@ pub(super) fn forge(seat: &Seat, kind: StoreKind, chance: &mut Chance) -> Vec<En
     entries.push(store.writer.sign(twice));
     let mut holes = plain.clone();
     holes.next = (0..3).map(|_| nowhere(chance)).collect();
-    entries.push(store.writer.sign(holes));
+    harmless.push(store.writer.sign(holes));
     let mut refs = plain.clone();
     let many = if chance.happens(100) { 65 } else { 1 };
     refs.refs = (0..many).map(|_| nowhere(chance)).collect();
-    entries.push(store.writer.sign(refs));
+    if many > 64 {
+        entries.push(store.writer.sign(refs))
+    } else {
+        harmless.push(store.writer.sign(refs))
+    }
     // For another store, with no operation inside, and longer than an entry may be.
     let mut elsewhere = plain.clone();
     elsewhere.log_id = "/orbitdb/elsewhere".to_owned();
     entries.push(store.writer.sign(elsewhere));
-    entries.push(store.writer.sign(body("no operation")));
-    entries.push(store.writer.sign(body("{\"op\":\"ADD\",\"value\":\"!\"}")));
+    harmless.push(store.writer.sign(body("no operation")));
+    harmless.push(store.writer.sign(body("{\"op\":\"ADD\",\"value\":\"!\"}")));
     if chance.happens(50) {
         entries.push(store.writer.sign(body(&"a".repeat(300_000))));
     }
-    while entries.len() > FORGERIES {
-        let some = usize::try_from(chance.below(entries.len() as u64)).unwrap_or(0);
-        entries.swap_remove(some);
+    let mut drop_some = |entries: &mut Vec<Entry>| {
+        while entries.len() > FORGERIES {
+            let some = usize::try_from(chance.below(entries.len() as u64)).unwrap_or(0);
+            entries.swap_remove(some);
+        }
+    };
+    drop_some(&mut entries);
+    seat.forged.extend(entries.iter().map(|entry| (kind, entry.id())));
+    entries.extend(harmless);
+    drop_some(&mut entries);
+    if kind == StoreKind::Metadata {
+        entries.extend(forge_events(seat, chance));
     }
     entries
+}
+
+/// M6: events in the names of others, in entries that any member can write.
+fn forge_events(seat: &mut Seat, chance: &mut Chance) -> Vec<Entry> {
+    let own = seat.own.device_id();
+    let others: Vec<_> =
+        seat.members().into_iter().filter(|member| *member != seat.own.member_id()).collect();
+    let Some(member) = chance.pick(&others).copied() else { return Vec::new() };
+    let (next, time) = seat.top(StoreKind::Metadata);
+    let member_sig = seat.own.member.sign(own.as_bytes());
+    let bind = Event::MemberDeviceAdded { device: own, member, member_sig };
+    let seat_taken = metadata::seal(&seat.group, &seat.own, &bind, Padding::Buckets, chance);
+    let devices: Vec<_> = seat.devices().into_iter().filter(|device| *device != own).collect();
+    let Some(device) = chance.pick(&devices).copied() else { return Vec::new() };
+    let said = Event::AppMetadata { device, payload: b"I never said this".to_vec() };
+    let payload = said.encode();
+    let sig = seat.own.device.sign(&payload).as_bytes().to_vec();
+    let event = GroupMetadata { event_type: said.event_type().into(), payload, sig, protocol_metadata: None };
+    let said = seal_event(seat, &event, chance);
+    let entries = [seat_taken, said].map(|value| seat.entry(StoreKind::Metadata, &value, &next, time));
+    seat.forged_events.extend(entries.iter().map(Entry::id));
+    entries.into()
+}
+
+fn seal_event(seat: &Seat, event: &GroupMetadata, chance: &mut Chance) -> Vec<u8> {
+    let nonce = Nonce::random(chance);
+    let envelope = GroupEnvelope {
+        nonce: nonce.as_bytes().to_vec(),
+        event: seal::seal(seat.group.secret(), nonce, &event.encode_to_vec()),
+    };
+    envelope.encode_to_vec()
 }
 
 /// M7: an event of another, sealed again under another type.
@@ -177,13 +223,9 @@ pub(super) fn relabel(seat: &Seat, kind: StoreKind, chance: &mut Chance) -> Vec<
     let Ok(opened) = metadata::open(&seat.group, &value) else { return Vec::new() };
     let mut event = opened.to_proto();
     event.event_type = chance.pick(&EVENT_TYPES).copied().unwrap_or(0);
-    let nonce = Nonce::random(chance);
-    let envelope = GroupEnvelope {
-        nonce: nonce.as_bytes().to_vec(),
-        event: seal::seal(seat.group.secret(), nonce, &event.encode_to_vec()),
-    };
+    let value = seal_event(seat, &event, chance);
     let (next, time) = seat.top(kind);
-    vec![seat.entry(kind, &envelope.encode_to_vec(), &next, time)]
+    vec![seat.entry(kind, &value, &next, time)]
 }
 
 /// M8: what is said of one store, sealed, named, signed or sent as if it were another.

@@ -21,9 +21,12 @@ mod seat;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use dunlin_base::{DeviceId, EntryId, PeerId, Time};
-use dunlin_wesh::engine::ExchangeId;
+use dunlin_base::keys::AgreementKey;
+use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, PeerId, SecretKey, Time};
+use dunlin_wesh::contact::Contact;
+use dunlin_wesh::engine::{ExchangeId, StoreKind};
 use dunlin_wesh::group::Group;
+use dunlin_wesh::handshake::{HandshakeAction, Requester};
 use dunlin_wesh::keys::AccountKeys;
 use rand_core::RngCore as _;
 
@@ -137,6 +140,14 @@ pub(crate) struct Villain {
     heard: Vec<Parcel>,
     opened: BTreeMap<ExchangeId, [u8; 32]>,
     streams: u64,
+    /// An entry of which it knows the name.
+    known: Option<EntryId>,
+    /// Accounts of which it knows the key.
+    accounts: Vec<(NodeNumber, AccountId)>,
+    account: SecretKey,
+    requests: BTreeMap<ExchangeId, Requester>,
+    /// The members that it is.
+    pub members: BTreeSet<MemberId>,
     /// Devices in whose name it may say what it likes: its own.
     pub devices: BTreeSet<DeviceId>,
     /// What it got that nobody must get.
@@ -148,7 +159,10 @@ impl Villain {
         let mut chance = Chance::new(seed, &format!("villain {number}"));
         let mut id = [0; 34];
         chance.fill_bytes(&mut id);
-        let keys = AccountKeys::generate(&mut chance);
+        let mut secrets = [[0; 32]; 3];
+        secrets.iter_mut().for_each(|secret| chance.fill_bytes(secret));
+        let [account, proof, device] = secrets.map(SecretKey::from_seed);
+        let keys = AccountKeys::new(account.clone(), proof, device);
         Self {
             id: PeerId::from_array(id),
             malice,
@@ -158,6 +172,11 @@ impl Villain {
             heard: Vec::new(),
             opened: BTreeMap::new(),
             streams: 0,
+            known: None,
+            accounts: Vec::new(),
+            account,
+            requests: BTreeMap::new(),
+            members: BTreeSet::new(),
             devices: BTreeSet::new(),
             spoils: Vec::new(),
         }
@@ -171,13 +190,37 @@ impl Villain {
         }
         let seat = Seat::new(group, &self.keys, &mut self.chance);
         self.devices.insert(seat.own.device_id());
+        self.members.insert(seat.own.member_id());
         let topics = seat.topics();
         self.seats.push(seat);
         topics
     }
 
+    /// It learns what is no secret: the name of an entry, and keys of accounts.
+    pub fn learn_names(&mut self, known: Option<EntryId>, accounts: Vec<(NodeNumber, AccountId)>) {
+        self.known = known;
+        self.accounts = accounts;
+    }
+
+    /// Entries that nobody must accept.
+    pub fn forgeries(&self) -> impl Iterator<Item = (GroupId, StoreKind, EntryId)> {
+        self.seats
+            .iter()
+            .flat_map(|seat| seat.forged.iter().map(|(kind, entry)| (seat.group.id(), *kind, *entry)))
+    }
+
+    /// Entries with events that nobody must believe.
+    pub fn forged_events(&self) -> impl Iterator<Item = EntryId> {
+        self.seats.iter().flat_map(|seat| seat.forged_events.iter().copied())
+    }
+
+    /// Groups of which it has the invitation.
+    pub fn groups(&self) -> impl Iterator<Item = GroupId> {
+        self.seats.iter().map(|seat| seat.group.id())
+    }
+
     /// It hears a parcel.
-    pub fn hear(&mut self, from: NodeNumber, parcel: Parcel) -> Vec<Deed> {
+    pub fn hear(&mut self, now: Time, from: NodeNumber, parcel: Parcel) -> Vec<Deed> {
         match &parcel {
             Parcel::Gossip { data, .. } | Parcel::Heads { data } => {
                 for seat in &mut self.seats {
@@ -192,8 +235,19 @@ impl Villain {
             }
             Parcel::Want { entry } => vec![Deed::Send(from, self.answer(*entry))],
             Parcel::Open { theirs } => vec![Deed::Send(from, Parcel::Closed { id: *theirs })],
-            Parcel::Opened { id } => self.speak_first(*id),
-            Parcel::Frame { id, .. } => {
+            Parcel::Block { entry, block } => {
+                if self.seats.is_empty() && EntryId::of_block(block) == *entry {
+                    self.spoils.push("a block of a group of which it has nothing");
+                }
+                Vec::new()
+            }
+            Parcel::Opened { id } => self.speak_first(now, from, *id),
+            Parcel::Frame { id, frame } => {
+                if let Some(requester) = self.requests.get_mut(id) {
+                    // Whoever is lied to may end it.
+                    let _ = requester.handle_frame(now, frame);
+                    return self.go_on(*id);
+                }
                 let key = self.opened.get(id);
                 if key.is_some_and(|key| LOW_ORDER.contains(key)) {
                     self.spoils.push("an answer to an ephemeral key of small order");
@@ -270,7 +324,7 @@ impl Villain {
                 1 => Parcel::Heads { data },
                 2 => Parcel::Records { data },
                 3 => Parcel::Block { entry, block: data },
-                4 => Parcel::Want { entry },
+                4 => Parcel::Want { entry: self.known.unwrap_or(entry) },
                 _ => self.open(self.some_key()),
             };
             deeds.push(Deed::Send(to, parcel));
@@ -298,13 +352,45 @@ impl Villain {
     }
 
     /// The first frame on a stream of its own: the hello of a requester, or nothing of the sort.
-    fn speak_first(&mut self, id: ExchangeId) -> Vec<Deed> {
-        let Some(key) = self.opened.get(&id) else { return Vec::new() };
+    fn speak_first(&mut self, now: Time, to: NodeNumber, id: ExchangeId) -> Vec<Deed> {
+        let Some(key) = self.opened.get(&id).copied() else { return Vec::new() };
+        if self.malice == Malice::LowOrder && self.chance.happens(300) {
+            return self.introduce_another(now, to, id);
+        }
         let hello = [&[0x0a, 32], key.as_slice()].concat();
         if self.malice == Malice::LowOrder {
             return vec![Deed::Frame(id, hello)];
         }
         vec![Deed::Frame(id, hello), Deed::Frame(id, self.garbage()), Deed::Frame(id, self.garbage())]
+    }
+
+    /// Proves that it is itself, and then introduces somebody else.
+    fn introduce_another(&mut self, now: Time, to: NodeNumber, id: ExchangeId) -> Vec<Deed> {
+        let responder = self.accounts.iter().find(|(number, _)| *number == to).map(|(_, account)| *account);
+        let others: Vec<_> = self.accounts.iter().filter(|(number, _)| *number != to).collect();
+        let (Some(responder), Some((_, other))) = (responder, self.chance.pick(&others)) else {
+            return Vec::new();
+        };
+        let introduction =
+            Contact { account: *other, seed: Some([7; 32]), metadata: b"your friend".to_vec() };
+        let mut ephemeral = [0; 32];
+        self.chance.fill_bytes(&mut ephemeral);
+        let ephemeral = AgreementKey::from_bytes(ephemeral);
+        self.opened.remove(&id);
+        let requester = Requester::new(&self.account, &introduction, &responder, ephemeral, now);
+        self.requests.insert(id, requester);
+        self.go_on(id)
+    }
+
+    fn go_on(&mut self, id: ExchangeId) -> Vec<Deed> {
+        let Some(requester) = self.requests.get_mut(&id) else { return Vec::new() };
+        let actions = std::iter::from_fn(|| requester.poll_action());
+        actions
+            .filter_map(|action| match action {
+                HandshakeAction::Send(frame) => Some(Deed::Frame(id, frame)),
+                _ => None,
+            })
+            .collect()
     }
 
     /// What it heard, to others or to the same ones.
@@ -356,20 +442,13 @@ impl Villain {
         let mut deeds = Vec::new();
         for seat in &mut self.seats {
             let seats = seat.take_seat(&mut self.chance);
-            deeds.extend(seat.show_all(
-                seat::StoreKind::Metadata,
-                seats,
-                now,
-                peers,
-                &self.id,
-                &mut self.chance,
-            ));
+            deeds.extend(seat.show_all(StoreKind::Metadata, seats, now, peers, &self.id, &mut self.chance));
             let Some((one, other)) = seat.equivocate(&mut self.chance) else { continue };
             let (left, right) = peers.split_at(peers.len() / 2);
             for (half, entry) in [(left, one), (right, other)] {
                 let shown = vec![entry];
                 deeds.extend(seat.show_all(
-                    seat::StoreKind::Messages,
+                    StoreKind::Messages,
                     shown,
                     now,
                     half,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dunlin_base::kv::{Durability, MemoryStore, Store as _, Tx};
-use dunlin_base::{EntryId, MemberId, PeerId, Time};
+use dunlin_base::{DeviceId, EntryId, MemberId, PeerId, Time};
 use dunlin_log::{Body, Clock, Entry, Writer, heads_from_json, heads_to_json};
 use dunlin_orbitdb::{StoreAddress, operation};
 use dunlin_wesh::engine::StoreKind as Kind;
@@ -35,6 +35,9 @@ pub(super) struct Seat {
     pub own: OwnMember,
     stores: [Store; 2],
     chain: ChainKey,
+    /// Entries that it wrote and nobody must accept, and entries with events that nobody must believe.
+    pub forged: Vec<(Kind, EntryId)>,
+    pub forged_events: Vec<EntryId>,
     served: BTreeSet<MemberId>,
     has_sat_down: bool,
     equivocations: u64,
@@ -82,6 +85,8 @@ impl Seat {
             own,
             stores,
             chain: ChainKey::random(chance),
+            forged: Vec::new(),
+            forged_events: Vec::new(),
             served: BTreeSet::new(),
             has_sat_down: false,
             equivocations: 0,
@@ -241,7 +246,18 @@ impl Seat {
         entries
     }
 
-    fn members(&self) -> Vec<MemberId> {
+    /// Devices of others, as far as they said so.
+    pub fn devices(&self) -> Vec<DeviceId> {
+        let mut devices = Vec::new();
+        for entry in &self.store(Kind::Metadata).heard {
+            let Some(value) = operation::decode_value(entry.payload()) else { continue };
+            let Ok(opened) = metadata::open(&self.group, &value) else { continue };
+            devices.extend(opened.device().copied());
+        }
+        devices
+    }
+
+    pub fn members(&self) -> Vec<MemberId> {
         let mut members = Vec::new();
         for entry in &self.store(Kind::Metadata).heard {
             let Some(value) = operation::decode_value(entry.payload()) else { continue };

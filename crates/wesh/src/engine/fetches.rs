@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use dunlin_base::planted::{self, Bug};
 use dunlin_base::{EntryId, GroupId, Span, Time};
 
 use super::StoreKind;
@@ -66,7 +67,7 @@ impl Fetches {
     /// Adds what is missed, as far as there is room.
     pub fn want(&mut self, now: Time, group: &GroupId, kind: StoreKind, missing: Vec<EntryId>) {
         for entry in missing {
-            if self.wanters >= FETCHES_MAX {
+            if self.wanters >= FETCHES_MAX || planted::is(Bug::NothingFetched) {
                 return;
             }
             let wanter = Wanter { group: *group, kind, failures: 0 };
@@ -135,6 +136,9 @@ impl Fetches {
         let at = now + fetch.pause;
         fetch.pause = fetch.pause.doubled(PAUSE_LONGEST);
         let failed = fetch.wanters.clone();
+        if planted::is(Bug::FetchForgotten) {
+            return self.arrived(entry);
+        }
         self.postpone(*entry, at);
         failed
     }

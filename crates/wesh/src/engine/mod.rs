@@ -42,6 +42,7 @@ mod sync;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use dunlin_base::kv::{ReadError, Tx};
+use dunlin_base::planted::{self, Bug};
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, PeerId, Span, Time};
 use rand_core::CryptoRngCore;
 
@@ -297,7 +298,7 @@ impl Engine {
 
     /// When the clock was set back, deadlines made before would lie too far ahead: all of them are due now.
     fn heed_clock(&mut self, now: Time) {
-        let set_back = now + CLOCK_JITTER < self.latest;
+        let set_back = now + CLOCK_JITTER < self.latest && !planted::is(Bug::ClockSetBack);
         self.latest = if set_back { now } else { self.latest.max(now) };
         if !set_back {
             return;

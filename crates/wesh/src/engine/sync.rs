@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 
 use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::ReadError;
+use dunlin_base::planted::{self, Bug};
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
 use dunlin_log::{Checked, Checker, Entry, Ingest, JoinedBatch, Verdict, heads_from_json, heads_to_json};
 
@@ -180,6 +181,9 @@ impl Engine {
         let store = self.active_mut(group)?.store_mut(kind);
         let topic = store.address.to_string();
         store.subscribers.insert(peer.clone(), Subscriber::default());
+        if planted::is(Bug::NoGreeting) {
+            return Ok(());
+        }
         let greeted = self.peers.get(peer).and_then(|known| known.greeted.get(&topic).copied());
         if let Some(again) = greeted.map(|greeted| greeted + GREET_PAUSE).filter(|again| *again > ctx.now) {
             // It comes and goes. What it is owed is repeated in time.
@@ -300,6 +304,9 @@ impl Engine {
     /// Publishes the heads of every store that an own entry changed since it was last announced.
     pub(super) fn announce(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         for (group, kind) in std::mem::take(&mut self.unannounced) {
+            if planted::is(Bug::NotAnnounced) {
+                continue;
+            }
             let now = ctx.now;
             let (data, _) = self.heads_payload(ctx, &group, kind, TOPIC_HEADS_BYTES_MAX)?;
             let store = self.active_mut(&group)?.store_mut(kind);
@@ -322,7 +329,9 @@ impl Engine {
         batch: &JoinedBatch,
     ) -> Result<(), ReadError> {
         let store = self.active_mut(group)?.store_mut(kind);
-        if !batch.joined.iter().any(|joined| joined.verdict == Verdict::Accept) {
+        if !batch.joined.iter().any(|joined| joined.verdict == Verdict::Accept)
+            || planted::is(Bug::NoRelay)
+        {
             return Ok(());
         }
         // What waited on disk joins without a peer, and nobody has been told of it.
@@ -628,7 +637,7 @@ impl Engine {
                 in_turn = in_turn.saturating_add(1);
             }
         }
-        if passed_over > 0 {
+        if passed_over > 0 && !planted::is(Bug::HeadsCutOff) {
             // The first that had no place has the next one.
             store.heads_turn = turn.saturating_add(in_turn.max(1));
         }

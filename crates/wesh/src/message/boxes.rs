@@ -2,6 +2,7 @@
 
 use dunlin_base::keys::{KeyError, SymmetricKey};
 use dunlin_base::kv::{Read, ReadError, Tx};
+use dunlin_base::planted::{self, Bug};
 use dunlin_base::seal::{NONCE_BYTES, Nonce, box_key, open, seal};
 use dunlin_base::{DeviceId, GroupId, MemberId, SecretKey};
 use dunlin_proto::protocol::DeviceChainKey;
@@ -69,7 +70,9 @@ pub fn own_chain_key_box(
 ) -> Result<Vec<u8>, ChainBoxError> {
     let id = group.id();
     let row_key = [&device_key(&id, &own.device_id()), dest.as_bytes().as_slice()].concat();
-    if let Some(sealed) = tx.get(tables::CHAIN_BOXES, &row_key)? {
+    if let Some(sealed) = tx.get(tables::CHAIN_BOXES, &row_key)?
+        && !planted::is(Bug::ChainBoxAnew)
+    {
         return Ok(sealed);
     }
     let chain = own_chain(tx, &id, own, rng)?;

@@ -4,6 +4,7 @@
 use dunlin_base::GroupId;
 use dunlin_base::kdf::hkdf_sha256;
 use dunlin_base::keys::SymmetricKey;
+use dunlin_base::planted::{self, Bug};
 use rand_core::{CryptoRng, RngCore};
 use zeroize::Zeroizing;
 
@@ -108,7 +109,9 @@ impl OtherChain {
                 self.tip = tip;
                 return Ok(key);
             }
-            self.skipped.push((tip.counter, key));
+            if !planted::is(Bug::SkippedKeysLost) {
+                self.skipped.push((tip.counter, key));
+            }
         }
     }
 

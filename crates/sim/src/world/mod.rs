@@ -1,0 +1,301 @@
+//! The run itself: time, inputs, and what people do.
+
+mod carry;
+mod people;
+mod trouble;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use dunlin_base::{EntryId, PeerId, Span, Time};
+use dunlin_wesh::engine::ExchangeId;
+
+use crate::chance::Chance;
+use crate::hostile::Villain;
+use crate::network::{Network, NodeNumber, Parcel};
+use crate::node::{Node, Step};
+use crate::oracle::{Oracle, Violation};
+use crate::plan::{Faults, Plan};
+
+/// When a run begins: 2026-01-01, so that daily tokens change during some runs.
+const START: Time = Time::from_secs(1_767_225_600 + 86_370);
+/// How long the network may take to settle after the faults stopped.
+const SETTLE: Span = Span::from_secs(90);
+/// How long is watched after that whether anything is left to do, and the inputs that this may take for each pair of
+/// hosts: what is repeated to hostile peers, which never say that they have it.
+const QUIET: Span = Span::from_secs(30);
+const QUIET_STEPS_MAX: u64 = 100;
+/// How far clocks are off: in every second run within the grace of the daily tokens, in the others beyond it.
+const CLOCK_OFF_DAY_SECS: u64 = 86_400;
+const CLOCK_OFF_MONTH_SECS: u64 = 30 * CLOCK_OFF_DAY_SECS;
+/// Inputs after which a run is given up: it does not settle.
+const STEPS_MAX: u64 = 500_000;
+
+/// Violations that are shown; one fault causes many.
+const SHOWN_MAX: usize = 8;
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The seed that makes the same run again.
+    pub seed: u64,
+    /// What must not have happened.
+    pub violations: Vec<Violation>,
+    /// Messages that were written, and how often one was shown on a device.
+    pub written: usize,
+    /// How often a message was shown on a device.
+    pub shown: usize,
+    /// Inputs that the devices took.
+    pub steps: u64,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { seed, written, shown, steps, .. } = self;
+        write!(f, "seed {seed}: {written} written, {shown} shown, {steps} steps")?;
+        self.violations.iter().take(SHOWN_MAX).try_for_each(|violation| write!(f, "\n  {violation}"))?;
+        match self.violations.len().saturating_sub(SHOWN_MAX) {
+            0 => Ok(()),
+            more => write!(f, "\n  and {more} more"),
+        }
+    }
+}
+
+/// Makes one run.
+pub fn run(seed: u64, plan: &Plan) -> Outcome {
+    let mut world = World::new(seed, plan);
+    world.begin();
+    world.live(plan);
+    world.settle();
+    world.judge()
+}
+
+struct World {
+    seed: u64,
+    now: Time,
+    chance: Chance,
+    network: Network,
+    nodes: Vec<Node>,
+    /// Hostile peers. Their numbers follow those of the devices.
+    villains: Vec<Villain>,
+    by_peer: BTreeMap<PeerId, NodeNumber>,
+    topics: Vec<BTreeSet<String>>,
+    takes_requests: Vec<bool>,
+    /// Blocks that hosts are asking for. A host asks once, however often its engine wants the same.
+    asked: BTreeSet<(NodeNumber, EntryId)>,
+    /// The other end of each stream.
+    streams: BTreeMap<(NodeNumber, ExchangeId), (NodeNumber, ExchangeId)>,
+    oracle: Oracle,
+    steps: u64,
+}
+
+impl World {
+    fn new(seed: u64, plan: &Plan) -> Self {
+        let nodes: Vec<_> = (0..plan.nodes).map(|number| Node::new(seed, number)).collect();
+        let villains = plan.hostile.iter().enumerate();
+        let villains: Vec<_> = villains.map(|(number, malice)| Villain::new(seed, number, *malice)).collect();
+        let hosts = nodes.iter().map(|node| &node.id).chain(villains.iter().map(|villain| &villain.id));
+        let by_peer: BTreeMap<_, _> = hosts.cloned().zip(0..).collect();
+        let hosts = by_peer.len();
+        Self {
+            seed,
+            now: START,
+            chance: Chance::new(seed, "world"),
+            network: Network::new(seed, plan.faults),
+            topics: vec![BTreeSet::new(); hosts],
+            takes_requests: vec![false; hosts],
+            nodes,
+            villains,
+            by_peer,
+            asked: BTreeSet::new(),
+            streams: BTreeMap::new(),
+            oracle: Oracle::new(),
+            steps: 0,
+        }
+    }
+
+    /// Switches everything on and lets everybody accept requests.
+    fn begin(&mut self) {
+        for number in 0..self.nodes.len() {
+            self.start(number);
+            self.input(number, |ctx, engine| engine.enable_requests(ctx));
+        }
+        self.connect_all();
+    }
+
+    /// The first half: people do things, and things go wrong.
+    fn live(&mut self, plan: &Plan) {
+        for _ in 0..plan.seconds {
+            self.go_wrong(&plan.faults);
+            self.act(plan);
+            self.act_hostile();
+            self.pass(Span::from_secs(1));
+        }
+    }
+
+    /// The second half: no faults, until everything had time to arrive.
+    fn settle(&mut self) {
+        self.network.faults = Faults { delay_ms: 1, ..Faults::default() };
+        self.network.heal();
+        for number in 0..self.nodes.len() {
+            if let Some(node) = self.nodes.get_mut(number) {
+                node.commit_fault = 0;
+                node.asleep = false;
+                (node.ahead, node.behind) = (Span::default(), Span::default());
+            }
+            if !self.is_running(number) {
+                self.start(number);
+            }
+            self.take(number, |ctx, engine| engine.handle_timeout(ctx));
+        }
+        self.connect_all();
+        self.pass(SETTLE);
+        let before = self.steps;
+        self.pass(QUIET);
+        let steps = self.steps.saturating_sub(before);
+        let hosts = self.takes_requests.len() as u64;
+        let most = hosts.saturating_mul(hosts).saturating_mul(QUIET_STEPS_MAX);
+        if steps > most || self.steps >= STEPS_MAX {
+            self.oracle.violate(Violation::Restless { steps: self.steps.min(STEPS_MAX) });
+        }
+    }
+
+    fn judge(mut self) -> Outcome {
+        for villain in &self.villains {
+            self.oracle.note_villain(villain);
+        }
+        for villain in &self.villains {
+            self.oracle.judge_forgeries(&self.nodes, villain);
+        }
+        self.oracle.judge(&self.nodes);
+        Outcome {
+            seed: self.seed,
+            written: self.oracle.written(),
+            shown: self.oracle.shown(),
+            violations: self.oracle.into_violations(),
+            steps: self.steps,
+        }
+    }
+
+    /// Lets time pass: parcels arrive and deadlines come, in order.
+    fn pass(&mut self, span: Span) {
+        let end = self.now + span;
+        while self.steps < STEPS_MAX {
+            let deadlines = (0..self.nodes.len()).filter_map(|number| Some((self.deadline(number)?, number)));
+            let deadline = deadlines.min();
+            let arrival = self.network.next_arrival();
+            let next = deadline.map(|(at, _)| at).into_iter().chain(arrival).min();
+            let Some(at) = next.filter(|at| *at <= end) else { break };
+            self.now = self.now.max(at);
+            match self.network.take(self.now) {
+                Some(delivery) => self.deliver(delivery),
+                None => {
+                    if let Some((_, number)) = deadline {
+                        self.input(number, |ctx, engine| engine.handle_timeout(ctx));
+                    }
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    /// When a device wants to be woken up, by true time.
+    fn deadline(&self, number: NodeNumber) -> Option<Time> {
+        let node = self.nodes.get(number).filter(|node| !node.asleep)?;
+        let due = node.engine()?.timeout()?;
+        Some((due + node.behind - node.ahead).max(self.now))
+    }
+
+    /// An input that comes to nothing but what the engine makes of it.
+    fn take(
+        &mut self,
+        number: NodeNumber,
+        input: impl FnOnce(
+            &mut dunlin_wesh::engine::Ctx<'_, '_>,
+            &mut dunlin_wesh::engine::Engine,
+        ) -> Result<(), dunlin_base::kv::ReadError>,
+    ) {
+        if let Some(Err(error)) = self.input(number, input) {
+            self.oracle.violate(Violation::Unreadable { node: number, error: error.to_string() });
+        }
+    }
+
+    /// One step of a device, and what it sends because of it.
+    fn input<R>(
+        &mut self,
+        number: NodeNumber,
+        input: impl FnOnce(&mut dunlin_wesh::engine::Ctx<'_, '_>, &mut dunlin_wesh::engine::Engine) -> R,
+    ) -> Option<R> {
+        self.steps = self.steps.saturating_add(1);
+        let node = self.nodes.get_mut(number)?;
+        let step = node.step(self.now, input);
+        let result = match step {
+            Step::Done(result) => Some(result),
+            Step::Off => None,
+            Step::Reopened => {
+                // The host below goes on: it stays on its topics and keeps its connections.
+                self.lose_streams_of(number);
+                self.tell_presence(number);
+                None
+            }
+            Step::Broken(error) => {
+                self.oracle.violate(Violation::Unreadable { node: number, error });
+                None
+            }
+        };
+        self.perform_actions(number);
+        result
+    }
+
+    fn start(&mut self, number: NodeNumber) {
+        let Some(node) = self.nodes.get_mut(number) else { return };
+        if let Err(error) = node.start(self.now) {
+            self.oracle.violate(Violation::Unreadable { node: number, error });
+            return;
+        }
+        self.topics_of(number).clear();
+        self.perform_actions(number);
+        self.tell_presence(number);
+    }
+
+    fn lose_streams_of(&mut self, number: NodeNumber) {
+        let lost: Vec<_> =
+            self.streams.iter().filter(|((one, _), _)| *one == number).map(|(_, other)| *other).collect();
+        self.streams.retain(|(one, _), (other, _)| *one != number && *other != number);
+        for (to, id) in lost {
+            self.network.tell(self.now, number, to, Parcel::Closed { id });
+        }
+    }
+
+    fn topics_of(&mut self, number: NodeNumber) -> &mut BTreeSet<String> {
+        if number >= self.topics.len() {
+            self.topics.resize(number.saturating_add(1), BTreeSet::new());
+        }
+        #[expect(clippy::indexing_slicing, reason = "the list was made long enough above")]
+        &mut self.topics[number]
+    }
+
+    fn villain(&self, number: NodeNumber) -> Option<&Villain> {
+        self.villains.get(number.checked_sub(self.nodes.len())?)
+    }
+
+    fn host_of(&self, number: NodeNumber) -> Option<PeerId> {
+        let place = number.checked_sub(self.nodes.len());
+        match place.and_then(|place| self.villains.get(place)) {
+            Some(villain) => Some(villain.id.clone()),
+            None => self.nodes.get(number).map(|node| node.id.clone()),
+        }
+    }
+
+    fn number_of(&self, peer: &PeerId) -> Option<NodeNumber> {
+        self.by_peer.get(peer).copied()
+    }
+
+    fn is_running(&self, number: NodeNumber) -> bool {
+        self.nodes.get(number).is_some_and(Node::is_running)
+    }
+
+    fn any_node(&mut self) -> NodeNumber {
+        usize::try_from(self.chance.below(self.nodes.len() as u64)).unwrap_or(0)
+    }
+}

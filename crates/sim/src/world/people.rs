@@ -1,0 +1,137 @@
+//! What people do, and what hostile peers do.
+
+use dunlin_base::GroupId;
+use dunlin_wesh::group::Group;
+
+use super::World;
+use crate::hostile::Deed;
+use crate::network::{NodeNumber, Parcel};
+use crate::node::Node;
+use crate::oracle::Violation;
+use crate::plan::Plan;
+
+impl World {
+    /// Somebody does something.
+    pub(super) fn act(&mut self, plan: &Plan) {
+        let number = self.any_node();
+        match self.chance.below(10) {
+            0 | 1 => self.ask_somebody(number),
+            2 => self.make_group(number),
+            3 => self.join_group(number),
+            4 => self.block_somebody(number),
+            _ if self.chance.happens(plan.talk) => self.write(number),
+            _ => {}
+        }
+    }
+
+    fn ask_somebody(&mut self, number: NodeNumber) {
+        let other = self.any_node();
+        let contact =
+            self.nodes.get(other).and_then(|node| node.look(|read, engine| engine.own_contact(read)));
+        let Some(Ok(contact)) = contact else { return };
+        // Asking oneself, or somebody twice, is refused, which is as it should be.
+        let whom = contact.account;
+        let asked = self.input(number, move |ctx, engine| {
+            engine.request_contact(ctx, &contact, b"a name").map(|_| engine.account_id())
+        });
+        if let Some(Ok(by)) = asked {
+            self.oracle.note_asked(by, whom);
+        }
+    }
+
+    fn block_somebody(&mut self, number: NodeNumber) {
+        let other = self.any_node();
+        let account = self.nodes.get(other).and_then(|node| node.engine()).map(|engine| engine.account_id());
+        let Some(account) = account else { return };
+        if !self.chance.happens(200) {
+            return;
+        }
+        if let Some(Ok(())) = self.input(number, move |ctx, engine| engine.block_contact(ctx, &account)) {
+            self.oracle.note_blocked(number, account);
+        }
+    }
+
+    fn make_group(&mut self, number: NodeNumber) {
+        if let Some(Ok(group)) = self.input(number, |ctx, engine| engine.create_group(ctx)) {
+            let made = self
+                .nodes
+                .get(number)
+                .and_then(|node| node.look(|read, engine| engine.invitation(read, &group)));
+            if let Some(Ok(invitation)) = made {
+                self.invite_villains(&invitation);
+                self.oracle.note_group(invitation);
+            }
+        }
+    }
+
+    /// An invitation gets into the hands of whoever means no good, which members cannot prevent.
+    fn invite_villains(&mut self, invitation: &Group) {
+        for place in 0..self.villains.len() {
+            let number = self.nodes.len().saturating_add(place);
+            let Some(villain) = self.villains.get_mut(place) else { continue };
+            for topic in villain.learn(invitation) {
+                self.topics_of(number).insert(topic.clone());
+                self.tell_neighbours(number, &Parcel::TopicJoined { topic });
+            }
+        }
+    }
+
+    /// What hostile peers do within a second.
+    pub(super) fn act_hostile(&mut self) {
+        for place in 0..self.villains.len() {
+            let number = self.nodes.len().saturating_add(place);
+            let devices = 0..self.nodes.len();
+            let reached: Vec<_> = devices.filter(|to| self.network.are_connected(number, *to)).collect();
+            let known = self.oracle.any_entry(&mut self.chance);
+            let account =
+                |to: &NodeNumber| self.nodes.get(*to)?.engine().map(|engine| (*to, engine.account_id()));
+            let accounts: Vec<_> = reached.iter().filter_map(account).collect();
+            let Some(villain) = self.villains.get_mut(place) else { continue };
+            villain.learn_names(known, accounts);
+            let deeds = villain.act(self.now, &reached);
+            self.carry_out(number, deeds);
+        }
+    }
+
+    pub(super) fn carry_out(&mut self, number: NodeNumber, deeds: Vec<Deed>) {
+        for deed in deeds {
+            match deed {
+                Deed::Send(to, parcel) => self.network.send(self.now, number, to, parcel),
+                Deed::Frame(id, frame) => {
+                    if let Some((to, theirs)) = self.streams.get(&(number, id)).copied() {
+                        self.network.send(self.now, number, to, Parcel::Frame { id: theirs, frame });
+                    }
+                }
+            }
+        }
+    }
+
+    fn join_group(&mut self, number: NodeNumber) {
+        let Some(group) = self.oracle.any_group(&mut self.chance) else { return };
+        let id = group.id();
+        self.input(number, move |ctx, engine| {
+            engine.join_group(ctx, &group)?;
+            engine.activate(ctx, &id)
+        });
+    }
+
+    fn write(&mut self, number: NodeNumber) {
+        let Some(engine) = self.nodes.get(number).and_then(Node::engine) else { return };
+        let account = engine.account_group();
+        let groups: Vec<GroupId> = engine.active_groups().filter(|group| *group != account).collect();
+        let Some(group) = self.chance.pick(&groups).copied() else { return };
+        let burst = if self.chance.happens(50) { 150 } else { 1 };
+        for _ in 0..burst {
+            let text = self.oracle.next_text(self.seed);
+            let sent = self.input(number, move |ctx, engine| {
+                let entry = engine.send_message(ctx, &group, &text).ok()?;
+                Some((entry, engine.message(ctx.tx, &group, &entry), text))
+            });
+            match sent.flatten() {
+                Some((_, Ok(Some(message)), _)) => self.oracle.note_written(number, message),
+                Some((entry, _, _)) => self.oracle.violate(Violation::Lost { node: number, entry }),
+                None => {}
+            }
+        }
+    }
+}
