@@ -68,7 +68,7 @@ pub use entry::{Body, Clock, ENTRY_VERSION, Entry, SealedLinks};
 pub use heads_json::{HeadError, HeadsError, heads_from_json, heads_to_json};
 pub use identity::{Identity, SHARED_KEY_KIND, Signer, Writer};
 pub use log::{AppendError, HEADS_KNOWN_MAX, Ingest, Log, block_in, blocks_in};
-pub use rows::{LogTag, Position};
+pub use rows::{BLOCKS, LogTag, Position};
 pub use session::{ClockReport, Joined, JoinedBatch, Replaced};
 pub use traverse::{HEADS_PER_APPEND_MAX, POINTERS};
 pub use verdict::{

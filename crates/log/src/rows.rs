@@ -22,7 +22,8 @@ use dunlin_base::kv::{Read, ReadError, Table, Tx};
 
 use crate::verdict::{Quarantine, VERDICT_RULES};
 
-pub(crate) const BLOCKS: Table = Table(0x10);
+/// The table with one row for each entry that is stored.
+pub const BLOCKS: Table = Table(0x10);
 pub(crate) const PRESENCE: Table = Table(0x11);
 pub(crate) const ORDER: Table = Table(0x12);
 pub(crate) const CHILDREN: Table = Table(0x13);

@@ -111,6 +111,19 @@ pub(crate) struct Delivery {
     pub parcel: Parcel,
 }
 
+/// How the network is split.
+#[derive(Debug)]
+enum Split {
+    /// Nobody reaches the other half.
+    Halves { halves: Vec<bool> },
+    /// One device is in both halves.
+    Bridge { halves: Vec<bool>, bridge: NodeNumber },
+    /// Each reaches its two neighbours.
+    Ring { hosts: usize },
+    /// One half hears the other and is not heard.
+    OneWay { halves: Vec<bool> },
+}
+
 /// The network: what is on its way, and who can reach whom.
 #[derive(Debug)]
 pub(crate) struct Network {
@@ -122,8 +135,7 @@ pub(crate) struct Network {
     order: BTreeMap<(NodeNumber, NodeNumber), Time>,
     /// Pairs that are connected, smaller number first.
     connected: BTreeSet<(NodeNumber, NodeNumber)>,
-    /// Which half each device is in while the network is split.
-    halves: Option<Vec<bool>>,
+    split: Option<Split>,
 }
 
 impl Network {
@@ -135,25 +147,72 @@ impl Network {
             sent: 0,
             order: BTreeMap::new(),
             connected: BTreeSet::new(),
-            halves: None,
+            split: None,
         }
     }
 
-    /// Splits the network in two, or heals it.
-    pub fn split_or_heal(&mut self, nodes: usize) {
-        self.halves = match self.halves {
-            Some(_) => None,
-            None => Some((0..nodes).map(|_| self.chance.happens(500)).collect()),
-        };
+    /// Splits the network, or heals it.
+    pub fn split_or_heal(&mut self, hosts: usize) {
+        if self.split.take().is_some() {
+            return;
+        }
+        let halves = self.draw_halves(hosts);
+        self.split = Some(match self.chance.below(6) {
+            0 => Split::Ring { hosts },
+            1 => {
+                let bridge = usize::try_from(self.chance.below(hosts as u64)).unwrap_or_default();
+                Split::Bridge { halves, bridge }
+            }
+            2 => Split::OneWay { halves },
+            _ => Split::Halves { halves },
+        });
     }
 
-    pub fn heal(&mut self) {
-        self.halves = None;
+    /// Splits the network in two halves, whatever it was before.
+    pub fn halve(&mut self, hosts: usize) {
+        self.split = Some(Split::Halves { halves: self.draw_halves(hosts) });
+    }
+
+    fn draw_halves(&mut self, hosts: usize) -> Vec<bool> {
+        (0..hosts).map(|_| self.chance.happens(500)).collect()
+    }
+
+    /// Ends what splits the network, and lets everything that is late arrive.
+    pub fn heal(&mut self, now: Time) {
+        self.split = None;
+        let late: Vec<_> = std::mem::take(&mut self.on_the_way).into_values().collect();
+        self.order.clear();
+        late.into_iter().for_each(|delivery| self.put(now, delivery));
+    }
+
+    /// Lets a parcel that has arrived arrive later, behind those that were put off before.
+    pub fn put_off(&mut self, until: Time, delivery: Delivery) {
+        self.put(until, delivery);
     }
 
     /// Whether the split, if there is one, lies between two devices.
     pub fn is_split_between(&self, a: NodeNumber, b: NodeNumber) -> bool {
-        self.halves.as_ref().is_some_and(|halves| halves.get(a) != halves.get(b))
+        match &self.split {
+            Some(Split::Halves { halves }) => halves.get(a) != halves.get(b),
+            Some(Split::Bridge { halves, bridge }) => {
+                ![a, b].contains(bridge) && halves.get(a) != halves.get(b)
+            }
+            Some(Split::Ring { hosts }) => {
+                let apart = a.abs_diff(b);
+                apart != 1 && apart.saturating_add(1) != *hosts
+            }
+            Some(Split::OneWay { .. }) | None => false,
+        }
+    }
+
+    /// Whether nothing that may be lost gets from one device to another, though something may come back.
+    fn is_mute(&self, from: NodeNumber, to: NodeNumber) -> bool {
+        match &self.split {
+            Some(Split::OneWay { halves }) => {
+                halves.get(from) == Some(&true) && halves.get(to) == Some(&false)
+            }
+            _ => false,
+        }
     }
 
     pub fn are_connected(&self, a: NodeNumber, b: NodeNumber) -> bool {
@@ -196,7 +255,7 @@ impl Network {
             }
             return;
         }
-        let lost = parcel.may_be_lost() && self.chance.happens(self.faults.loss);
+        let lost = parcel.may_be_lost() && (self.chance.happens(self.faults.loss) || self.is_mute(from, to));
         if lost {
             let patient = now + FETCH_PATIENCE;
             match parcel {

@@ -7,15 +7,22 @@ use std::sync::Arc;
 use dunlin_base::kv::{CommitError, Direction, Durability, KeyRange, Read, ReadError, Store, Table, Tx};
 use dunlin_base::planted::{self, Bug, Sealing};
 use dunlin_base::{DeviceId, EntryId, GroupId, PeerId, Span, Time};
+use dunlin_log::{BLOCKS, Entry, LogTag, blocks_in};
+use dunlin_orbitdb::{StoreAddress, operation};
 use dunlin_store::RedbStore;
-use dunlin_store::faults::SimDisk;
-use dunlin_wesh::engine::{Action, App, Ctx, Engine, Event, WaitCause};
+use dunlin_store::faults::{Call, Faults, SimDisk};
+use dunlin_wesh::archive::Import;
+use dunlin_wesh::engine::{Action, App, Ctx, Engine, Event, MetadataEvent, StoreKind, WaitCause};
 use dunlin_wesh::profile::Profile;
 
 use crate::chance::Chance;
 
 /// What the witness was shown, by group, device and counter: a count, since twice would be a violation.
 const SEEN: Table = Table(0xf0);
+/// How long a slow disk takes for a commit at the most.
+const SLOW_COMMIT_MS: u64 = 1000;
+/// Pause before an engine is opened again on a store whose disk failed.
+const REOPEN_PAUSE: Span = Span::from_secs(1);
 /// Messages that wait, by group and entry.
 const WAITS: Table = Table(0xf1);
 
@@ -27,12 +34,7 @@ impl App for Witness {
     type Notice = std::convert::Infallible;
 
     fn start(&mut self, ctx: &mut Ctx<'_, '_>, engine: &mut Engine) -> Result<(), ReadError> {
-        let known = engine.known_groups(ctx.tx)?;
-        for (group, _, _) in known {
-            // A group that cannot be activated is told by its messages not arriving.
-            let _ = engine.activate(ctx, &group);
-        }
-        Ok(())
+        activate_all(ctx, engine)
     }
 
     fn handle_event(
@@ -62,6 +64,12 @@ impl App for Witness {
                     let _ = engine.activate(ctx, &group);
                 }
             }
+            // Another device of the account may have joined a group or made a contact.
+            Event::Metadata(MetadataEvent { group, .. }) | Event::Refolded { group }
+                if *group == engine.account_group() =>
+            {
+                activate_all(ctx, engine)?;
+            }
             _ => {}
         }
         Ok(())
@@ -78,6 +86,17 @@ impl App for Witness {
     fn poll_notice(&mut self) -> Option<Self::Notice> {
         None
     }
+}
+
+fn activate_all(ctx: &mut Ctx<'_, '_>, engine: &mut Engine) -> Result<(), ReadError> {
+    let known = engine.known_groups(ctx.tx)?;
+    for (group, _, _) in known {
+        if !engine.is_active(&group) {
+            // A group that cannot be activated is told by its messages not arriving.
+            let _ = engine.activate(ctx, &group);
+        }
+    }
+    Ok(())
 }
 
 /// A device that is switched on.
@@ -101,6 +120,19 @@ pub(crate) struct Node {
     pub actions: VecDeque<Action>,
     /// How often the next commits fail, in thousandths.
     pub commit_fault: u64,
+    /// When the next one may.
+    commits_fail_from: Time,
+    /// Until when its disk fails.
+    pub disk_fails_until: Option<Time>,
+    /// Whether each commit takes it a while, and until when it is busy with one.
+    pub is_slow: bool,
+    pub busy_until: Time,
+    /// A further device of an account that is not linked to it yet.
+    pub is_blank: bool,
+    /// A store that is open, though no engine runs on it: its disk failed.
+    halted: Option<Arc<RedbStore>>,
+    /// How many messages were shown when it was switched off.
+    shown_before: usize,
     /// What was sealed and committed.
     pub sealed: Vec<Sealing>,
 }
@@ -121,6 +153,13 @@ impl Node {
             back_at: None,
             actions: VecDeque::new(),
             commit_fault: 0,
+            commits_fail_from: Time::default(),
+            disk_fails_until: None,
+            is_slow: false,
+            busy_until: Time::default(),
+            is_blank: false,
+            halted: None,
+            shown_before: 0,
             sealed: Vec::new(),
         }
     }
@@ -148,8 +187,74 @@ impl Node {
 
     /// Switches the device on. A disk that does not give an account back is a violation.
     pub fn start(&mut self, now: Time) -> Result<(), String> {
+        let store = match self.halted.take() {
+            Some(store) => store,
+            None => Arc::new(self.disk.open_store().map_err(|error| format!("no store: {error}"))?),
+        };
+        self.start_on(store, now)?;
+        match self.shown() {
+            shown if shown < self.shown_before => {
+                Err(format!("I4: {} messages were shown, now {shown}", self.shown_before))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Switches the device on, and loses power when the disk has been called so many times.
+    pub fn start_and_lose_power(&mut self, now: Time, calls: u64) {
+        self.disk.plan(Faults::error_at(calls).lasting());
+        // Whether it came that far is left open.
+        let _ = self.start(now);
+        let shown = self.shown_before;
+        self.crash(now);
+        self.shown_before = shown;
+    }
+
+    /// Makes a blank device one of the account in the archive.
+    pub fn adopt(&mut self, archive: &[u8]) -> Result<(), String> {
         let store = self.disk.open_store().map_err(|error| format!("no store: {error}"))?;
-        self.start_on(Arc::new(store), now)
+        let mut tx = Tx::new(&store);
+        let mut import = Import::begin(&mut tx, Profile::Berty).map_err(|error| error.to_string())?;
+        import.feed(&mut tx, archive).map_err(|error| error.to_string())?;
+        import.finish(&mut tx, &mut self.chance).map_err(|error| error.to_string())?;
+        store.commit(tx.into_batch(), Durability::Synced).map_err(|error| error.to_string())?;
+        self.is_blank = false;
+        Ok(())
+    }
+
+    /// Everything that a further device needs: the whole account, or its own log only.
+    pub fn archive(&self, whole: bool) -> Option<Vec<u8>> {
+        self.look(|read, engine| {
+            let mut export = match whole {
+                true => engine.dangerous_export(read).ok()?,
+                false => engine.dangerous_export_account_log(),
+            };
+            let mut archive = Vec::new();
+            while let Some(part) = export.next_part(engine, read).ok()? {
+                archive.extend_from_slice(part.as_bytes());
+            }
+            Some(archive)
+        })?
+    }
+
+    /// Lets the disk fail in the way that is drawn.
+    pub fn break_disk(&mut self, until: Time) {
+        let at = self.chance.below(12).saturating_add(1);
+        match self.chance.below(6) {
+            0 => self.disk.plan(Faults::error_at(at)),
+            1 => self.disk.plan(Faults::error_at(at).lasting()),
+            2 => self.disk.plan(Faults::full_at(at).lasting()),
+            3 => self.disk.plan(Faults::error_at(1).only(Call::Sync)),
+            4 => self.disk.plan(Faults::flip_at(at)),
+            _ => self.is_slow = true,
+        }
+        self.disk_fails_until = Some(until);
+    }
+
+    /// The disk is as good as new.
+    pub fn mend_disk(&mut self) {
+        self.disk.plan(Faults::none());
+        (self.is_slow, self.disk_fails_until) = (false, None);
     }
 
     /// Opens the account on a store that is open.
@@ -174,6 +279,8 @@ impl Node {
 
     /// Cuts the power: what was not synced may be lost, sector by sector.
     pub fn crash(&mut self, back_at: Time) {
+        self.shown_before = self.shown_before.max(self.shown());
+        self.halted = None;
         // What survives is decided before the store can tidy up.
         let survived = self.disk.crash(self.chance.below(u64::MAX));
         self.running = None;
@@ -193,23 +300,35 @@ impl Node {
         let mut ctx = Ctx { tx: &mut tx, now: clock, rng: &mut self.chance };
         let result = input(&mut ctx, &mut running.engine);
         let drained = drain(&mut ctx, &mut running.engine, &mut Witness);
-        let fails = self.chance.happens(self.commit_fault);
+        // A real shell takes many inputs with one commit, so not many of them fail in a second.
+        let fails = self.chance.happens(self.commit_fault) && self.commits_fail_from <= now;
         let committed = match drained {
             Err(error) => Err(CommitError::Io(Box::new(error))),
             Ok(()) if fails => Err(CommitError::Full),
             Ok(()) => store.commit(tx.into_batch(), Durability::Synced),
         };
+        if self.is_slow {
+            let pause = Span::from_millis(self.chance.below(SLOW_COMMIT_MS));
+            self.busy_until = self.busy_until.max(now) + pause;
+        }
         if committed.is_err() {
+            self.commits_fail_from = now + REOPEN_PAUSE;
             let mut early = VecDeque::new();
             if planted::is(Bug::AnnounceBeforeCommit) {
                 early.extend(std::iter::from_fn(|| running.engine.poll_action()));
             }
             self.running = None;
             self.actions.clear();
-            let started = self.start_on(store, now);
+            let started = self.start_on(store.clone(), now);
             self.actions.extend(early);
             return match started {
                 Ok(()) => Step::Reopened,
+                Err(_) if self.disk_fails_until.is_some() => {
+                    // The shell tries again, on the store as it is.
+                    self.halted = Some(store);
+                    self.back_at = Some(now + REOPEN_PAUSE);
+                    Step::Off
+                }
                 Err(error) => Step::Broken(error),
             };
         }
@@ -240,6 +359,63 @@ impl Node {
     pub fn stays_closed(&self, group: &GroupId) -> Vec<EntryId> {
         let closed = self.rows(WAITS, group).into_iter().filter(|(_, row)| row == &[1]);
         closed.filter_map(|(key, _)| EntryId::from_slice(&key)).collect()
+    }
+
+    /// How many rows its disk holds, and how many entries they are for.
+    pub fn rows_and_entries(&self) -> (usize, usize) {
+        let Some(store) = self.store() else { return (0, 0) };
+        let count = |table| {
+            let mut rows = 0_usize;
+            let _ = store.scan(table, &KeyRange::default(), Direction::Ascending, &mut |_, _| {
+                rows = rows.saturating_add(1);
+                ControlFlow::Continue(())
+            });
+            rows
+        };
+        ((0..=u8::MAX).map(|table| count(Table(table))).sum(), count(BLOCKS))
+    }
+
+    /// What the entries of a group carry.
+    pub fn values(&self, group: &GroupId) -> Vec<(StoreKind, Vec<u8>)> {
+        let blocks = self.blocks(group).into_iter();
+        let value = |(kind, block): (StoreKind, Vec<u8>)| {
+            Some((kind, operation::decode_value(Entry::decode(&block).ok()?.payload())?))
+        };
+        blocks.filter_map(value).collect()
+    }
+
+    fn blocks(&self, group: &GroupId) -> Vec<(StoreKind, Vec<u8>)> {
+        let mut blocks = Vec::new();
+        // A group that cannot be read shows as messages that are missing.
+        let _ = self.look(|read, engine| {
+            let known = engine.known_group(read, group).ok()??;
+            for kind in [StoreKind::Metadata, StoreKind::Messages] {
+                let store = match kind {
+                    StoreKind::Metadata => engine.profile().metadata_store(),
+                    StoreKind::Messages => engine.profile().message_store(),
+                };
+                let address = StoreAddress::new(group, store, &known.sign_pub());
+                let tag = LogTag::of(&address.to_string());
+                blocks_in(read, tag, 0, &mut |_, block| {
+                    blocks.push((kind, block.to_vec()));
+                    ControlFlow::Continue(())
+                })
+                .ok()?;
+            }
+            Some(())
+        });
+        blocks
+    }
+
+    /// How many messages its witness was shown.
+    fn shown(&self) -> usize {
+        let Some(store) = self.store() else { return 0 };
+        let mut shown = 0_usize;
+        let _ = store.scan(SEEN, &KeyRange::default(), Direction::Ascending, &mut |_, _| {
+            shown = shown.saturating_add(1);
+            ControlFlow::Continue(())
+        });
+        shown
     }
 
     /// Everything on its disk.

@@ -3,6 +3,9 @@
 use crate::chance::Chance;
 use crate::hostile::Malice;
 
+/// The longest delay that is drawn.
+const DELAY_LONGEST_MS: u64 = 60_000;
+
 /// What goes wrong in the first half of a run. Chances are in thousandths.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Faults {
@@ -12,16 +15,21 @@ pub struct Faults {
     pub duplication: u64,
     /// The longest delay on a link, in milliseconds; each parcel draws its own, so they overtake each other.
     pub delay_ms: u64,
-    /// In a second, the network splits into two halves or heals.
+    /// In a second, the network splits (into halves, halves with a bridge, a ring, or in one direction) or heals.
     pub partition: u64,
     /// In a second, one device falls asleep or wakes up.
     pub sleep: u64,
     /// In a second, one machine loses power, and starts again some seconds later.
     pub crash: u64,
-    /// In a second, one clock is set to another time, up to a day away, or up to a month in runs of odd seeds.
+    /// In a second, one clock is set to another time: up to a day away, or in runs of odd seeds up to a month away,
+    /// to 1970 or to 2038.
     pub skew: u64,
     /// A commit fails because the disk is full or broken.
     pub commit: u64,
+    /// In a second, one disk begins to fail for some seconds: with errors, full, reading what was never written, or slow.
+    pub disk: u64,
+    /// A machine that lost power loses it again while it starts.
+    pub recrash: u64,
 }
 
 /// A run to be made.
@@ -29,10 +37,18 @@ pub struct Faults {
 pub struct Plan {
     /// How many devices, each with an account of its own: 2 to 10.
     pub nodes: usize,
+    /// How many further devices of these accounts, which join them as the run goes.
+    pub linked: usize,
     /// How many seconds the faulty half takes.
     pub seconds: u64,
     /// In a second, somebody writes a message; in thousandths.
     pub talk: u64,
+    /// In a second, somebody leaves a group or closes one for a while; in thousandths.
+    pub leave: u64,
+    /// In a second, everybody joins one group; in thousandths.
+    pub storm: u64,
+    /// In the middle, the network lies in two halves for thirty days.
+    pub month_apart: bool,
     /// What goes wrong.
     pub faults: Faults,
     /// Hostile peers among the devices.
@@ -44,8 +60,12 @@ impl Plan {
     pub fn calm(nodes: usize, seconds: u64, talk: u64) -> Self {
         Self {
             nodes,
+            linked: 0,
             seconds,
             talk,
+            leave: 0,
+            storm: 0,
+            month_apart: false,
             faults: Faults { delay_ms: 1, ..Faults::default() },
             hostile: Vec::new(),
         }
@@ -68,11 +88,28 @@ impl Plan {
             crash: draw(400, 60),
             skew: draw(300, 50),
             commit: draw(250, 20),
+            ..Faults::default()
         };
         let nodes = usize::try_from(draw(1000, 9)).unwrap_or(1).saturating_add(1);
         let seconds = draw(1000, 60).saturating_add(30);
         let talk = draw(1000, 900).saturating_add(100);
         let hostile = (0..draw(400, 2)).filter_map(|_| chance.pick(&Malice::ALL).copied()).collect();
-        Self { nodes, seconds, talk, faults, hostile }
+        let mut draw = |likely: u64, most: u64| match chance.happens(likely) {
+            true => chance.below(most).saturating_add(1),
+            false => 0,
+        };
+        let delay_ms = draw(60, DELAY_LONGEST_MS).max(faults.delay_ms);
+        let faults = Faults { delay_ms, disk: draw(300, 80), recrash: draw(400, 700), ..faults };
+        Self {
+            nodes,
+            linked: usize::try_from(draw(300, 3)).unwrap_or_default(),
+            seconds,
+            talk,
+            leave: draw(300, 150),
+            storm: draw(200, 60),
+            month_apart: draw(40, 1) > 0,
+            faults,
+            hostile,
+        }
     }
 }

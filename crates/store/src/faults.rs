@@ -55,6 +55,7 @@ pub struct Faults {
     only: Option<Call>,
     lasting: bool,
     full: bool,
+    flips: bool,
     room_bytes: Option<u64>,
 }
 
@@ -72,6 +73,11 @@ impl Faults {
     /// The `n`th call from now finds the disk full.
     pub fn full_at(n: u64) -> Self {
         Self { full: true, ..Self::error_at(n) }
+    }
+
+    /// The `n`th read from now gives back what was written but for one bit.
+    pub fn flip_at(n: u64) -> Self {
+        Self { flips: true, ..Self::error_at(n).only(Call::Read) }
     }
 
     /// No more than `bytes` of the disk can be in use. Space that was gained and never written takes none.
@@ -216,10 +222,21 @@ impl Disk for SimDisk {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut state = self.lock();
-        state.meet_faults(Call::Read)?;
+        let flips = if state.faults.flips {
+            state.is_met(Call::Read)
+        } else {
+            state.meet_faults(Call::Read)?;
+            false
+        };
         let start = index(offset)?;
         let from = state.bytes.get(start..start.saturating_add(out.len()));
         out.copy_from_slice(from.ok_or(io::ErrorKind::UnexpectedEof)?);
+        if flips {
+            let (byte, bit) = (state.below(out.len()), state.below(8));
+            if let Some(byte) = out.get_mut(byte) {
+                *byte ^= 1 << bit;
+            }
+        }
         Ok(())
     }
 
@@ -258,14 +275,19 @@ impl Disk for SimDisk {
 }
 
 impl State {
-    fn meet_faults(&mut self, call: Call) -> io::Result<()> {
+    /// Counts a call, and whether it is one that is planned to fail.
+    fn is_met(&mut self, call: Call) -> bool {
         self.calls += 1;
-        let Some(at) = self.faults.at else { return Ok(()) };
+        let Some(at) = self.faults.at else { return false };
         if self.faults.only.is_some_and(|only| only != call) {
-            return Ok(());
+            return false;
         }
         self.matching_calls += 1;
-        let fails = if self.faults.lasting { self.matching_calls >= at } else { self.matching_calls == at };
+        if self.faults.lasting { self.matching_calls >= at } else { self.matching_calls == at }
+    }
+
+    fn meet_faults(&mut self, call: Call) -> io::Result<()> {
+        let fails = self.is_met(call);
         match (fails, self.faults.full) {
             (false, _) => Ok(()),
             (true, false) => Err(io::Error::other("the simulated disk fails")),

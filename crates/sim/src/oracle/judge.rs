@@ -4,18 +4,24 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
 use dunlin_base::kv::Direction;
-use dunlin_base::{EntryId, GroupId};
+use dunlin_base::{AccountId, EntryId, GroupId};
 use dunlin_log::{Entry, Verdict, block_in};
 use dunlin_orbitdb::{StoreAddress, operation, shared_store};
+use dunlin_proto::protocol::{GroupEnvelope, MessageEnvelope};
 use dunlin_wesh::contact::ContactState;
-use dunlin_wesh::engine::{MessageEvent, MetadataEvent, StoreKind};
+use dunlin_wesh::engine::{Engine, MessageEvent, MetadataEvent, StoreKind, Wait};
 use dunlin_wesh::message;
+use prost::Message as _;
 
 use super::secrecy::{CANARY, contains};
 use super::{Number, Oracle, Violation, Written};
 use crate::hostile::Villain;
 use crate::network::NodeNumber;
 use crate::node::Node;
+
+/// Rows that a disk may hold for each entry of its logs, and whatever there is.
+const ROWS_PER_ENTRY_MAX: usize = 24;
+const ROWS_MAX: usize = 512;
 
 impl Oracle {
     /// What hostile peers wrote and nobody must take for what it claims.
@@ -91,11 +97,12 @@ impl Oracle {
     }
 
     fn judge_counters(&mut self, written: &BTreeMap<Number, Written>) {
-        for ((device, counter), it) in written {
-            let is_first = !written.keys().any(|(other, before)| other == device && before < counter);
-            if !is_first && !written.contains_key(&(*device, counter.saturating_sub(1))) {
-                self.violate(Violation::CounterSkipped { node: it.by });
-            }
+        let pairs = written.keys().zip(written.iter().skip(1));
+        let skips = pairs.filter(|((device, counter), ((next_device, next), _))| {
+            device == next_device && counter.saturating_add(1) != *next
+        });
+        for (_, (_, skipped)) in skips {
+            self.violate(Violation::CounterSkipped { node: skipped.by });
         }
     }
 
@@ -112,33 +119,171 @@ impl Oracle {
 
     /// Judges the devices as they are at the end.
     pub fn judge(&mut self, nodes: &[Node]) {
+        let mut groups: BTreeMap<GroupId, Vec<(NodeNumber, &Node)>> = BTreeMap::new();
+        for (number, node) in nodes.iter().enumerate() {
+            for group in node.engine().into_iter().flat_map(|engine| engine.active_groups()) {
+                groups.entry(group).or_default().push((number, node));
+            }
+        }
         let written = std::mem::take(&mut self.written);
-        for (group, written) in &written {
-            let members = nodes
-                .iter()
-                .enumerate()
-                .filter(|(_, node)| node.engine().is_some_and(|engine| engine.is_active(group)));
-            let members: Vec<_> = members.collect();
-            for (number, node) in &members {
+        let none = BTreeMap::new();
+        for (group, members) in &groups {
+            let written = written.get(group).unwrap_or(&none);
+            for (number, node) in members {
                 self.judge_shown(*number, node, group, written);
-                self.judge_lost(*number, node, group, written);
+                self.judge_lost(*number, node, group, written, members);
             }
             for pair in members.windows(2) {
                 if let [(a, one), (b, other)] = pair {
                     self.judge_agreement((*a, one), (*b, other), group);
                 }
             }
+            if let Some((number, node)) = members.first() {
+                self.judge_nonces(*number, node, group);
+            }
         }
         for written in written.values() {
             self.judge_counters(written);
         }
         self.written = written;
-        self.judge_blocks(nodes);
         self.judge_contacts(nodes);
+        self.judge_accounts(nodes);
         self.judge_sealings(nodes);
+        for (number, node) in nodes.iter().enumerate() {
+            self.judge_durable(number, node);
+            self.judge_left_over(number, node);
+        }
+        self.judge_blocks(nodes);
         // One disk a run is enough to see whether disks can be read.
         if nodes.first().is_some_and(|node| contains(&node.disk(), CANARY)) {
             self.violate(Violation::Leaked);
+        }
+    }
+
+    /// I4: what a device was told is done is done, whenever it is looked at.
+    pub fn judge_durable(&mut self, number: NodeNumber, node: &Node) {
+        let mut forgotten = BTreeSet::new();
+        let has_twin = self.shared.contains(&number);
+        for (group, written) in &self.written {
+            let mut seen = None;
+            for (message, written) in written.iter().filter(|(_, written)| written.by == number) {
+                let seen = seen.get_or_insert_with(|| node.seen(group));
+                // Another device of the account may have left the group.
+                let may_be_left = self.joined.get(&(number, *group)) == Some(&false) || has_twin;
+                let known = node.look(|read, engine| engine.known_group(read, group));
+                let is_left = may_be_left && matches!(known, Some(Ok(None)));
+                let is_kept = is_left || number_of(node, group, &written.entry) == Some(*message);
+                if !seen.contains_key(message) || !is_kept {
+                    forgotten.insert("a message");
+                }
+            }
+        }
+        for ((_, group), joined) in self.joined.iter().filter(|((by, _), _)| *by == number && !has_twin) {
+            let known = node.look(|read, engine| engine.known_group(read, group));
+            if matches!(known, Some(Ok(known)) if known.is_some() != *joined) {
+                forgotten.insert("that it joined a group, or left it");
+            }
+        }
+        for (_, account) in self.requested.iter().filter(|(by, _)| *by == number) {
+            let state = node.look(|read, engine| engine.contact_state(read, account));
+            if matches!(state, Some(Ok(None))) {
+                forgotten.insert("a contact that it asked");
+            }
+        }
+        for (_, account) in self.blocked.iter().filter(|(by, _)| *by == number && !has_twin) {
+            let state = node.look(|read, engine| engine.contact_state(read, account));
+            if matches!(state, Some(Ok(state)) if state != Some(ContactState::Blocked)) {
+                forgotten.insert("a block");
+            }
+        }
+        for what in forgotten {
+            self.violate(Violation::Forgotten { node: number, what });
+        }
+    }
+
+    /// I8: whoever rests has nothing under way. Hostile peers may leave something behind that is never had.
+    fn judge_left_over(&mut self, number: NodeNumber, node: &Node) {
+        let Some(engine) = node.engine() else { return };
+        let underway = engine.underway();
+        let mut left = Vec::new();
+        if underway.frames > 0 || underway.exchanges > 0 || underway.backlog > 0 {
+            left.push(format!("{underway:?}"));
+        }
+        let waits = node.look(|read, engine| engine.waits(read)).and_then(Result::ok).unwrap_or_default();
+        // Whoever left a group took along what only they had: entries, and the keys to messages.
+        let is_whole = !self.is_among_hostile && self.joined.values().all(|joined| *joined);
+        if is_whole && underway.fetches > 0 {
+            left.push(format!("{underway:?}"));
+        }
+        for wait in waits {
+            match wait {
+                Wait::Messages { .. } | Wait::Entries { .. } if is_whole => {
+                    left.push(format!("{wait:?}"));
+                }
+                // What only other devices of the account have counts as unsent.
+                Wait::Unsent { peers, .. } if peers > 0 && !self.shared.contains(&number) => {
+                    left.push(format!("{wait:?}"))
+                }
+                Wait::SetAside { .. } => left.push(format!("{wait:?}")),
+                _ => {}
+            }
+        }
+        let (rows, entries) = node.rows_and_entries();
+        if rows > entries.saturating_mul(ROWS_PER_ENTRY_MAX).saturating_add(ROWS_MAX) {
+            left.push(format!("{rows} rows on its disk for {entries} entries"));
+        }
+        for what in left {
+            self.violate(Violation::LeftOver { node: number, what });
+        }
+    }
+
+    /// I5: nonces that are drawn are drawn once.
+    fn judge_nonces(&mut self, number: NodeNumber, node: &Node, group: &GroupId) {
+        let mut sealed: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+        let mut repeats = false;
+        for (kind, value) in node.values(group) {
+            let (nonce, sealed_bytes) = match kind {
+                StoreKind::Messages => match MessageEnvelope::decode(&*value) {
+                    Ok(envelope) => (envelope.nonce, envelope.message_headers),
+                    Err(_) => continue,
+                },
+                StoreKind::Metadata => match GroupEnvelope::decode(&*value) {
+                    Ok(envelope) => (envelope.nonce, envelope.event),
+                    Err(_) => continue,
+                },
+            };
+            let before = sealed.insert(nonce, sealed_bytes.clone());
+            repeats |= before.is_some_and(|before| before != sealed_bytes);
+        }
+        if repeats && !self.is_among_hostile {
+            self.violate(Violation::NonceReused { node: number });
+        }
+    }
+
+    /// I3 among devices of one account: they have the same contacts and groups.
+    fn judge_accounts(&mut self, nodes: &[Node]) {
+        let accounts: BTreeSet<AccountId> =
+            nodes.iter().filter_map(Node::engine).map(Engine::account_id).collect();
+        for (b, other) in nodes.iter().enumerate() {
+            let account = other.engine().map(Engine::account_id);
+            let first = nodes.iter().position(|node| node.engine().map(Engine::account_id) == account);
+            let Some((a, one)) = first.and_then(|a| Some((a, nodes.get(a)?))).filter(|(a, _)| *a < b) else {
+                continue;
+            };
+            let groups = |node: &Node| {
+                let known = node.look(|read, engine| engine.known_groups(read))?.ok()?;
+                Some(known.into_iter().map(|(group, _, _)| group).collect::<BTreeSet<_>>())
+            };
+            if groups(one) != groups(other) {
+                self.violate(Violation::Apart { nodes: (a, b), what: "their groups" });
+            }
+            let contacts = |node: &Node| {
+                let state = |account| node.look(|read, engine| engine.contact_state(read, account))?.ok();
+                accounts.iter().map(state).collect::<Vec<_>>()
+            };
+            if contacts(one) != contacts(other) {
+                self.violate(Violation::Apart { nodes: (a, b), what: "their contacts" });
+            }
         }
     }
 
@@ -158,8 +303,9 @@ impl Oracle {
             if !listed.insert((message.device, message.counter)) {
                 self.violate(Violation::CounterReused { node: number, counter: message.counter });
             }
-            let why = match written.get(&(message.device, message.counter)) {
-                // A commit that failed after the entry left is possible only if something left too early.
+            let number_of_it = (message.device, message.counter);
+            let attempted = || self.attempted.get(group)?.get(&number_of_it);
+            let why = match written.get(&number_of_it).or_else(attempted) {
                 None => Some("nobody wrote"),
                 Some(written) if written.text != message.payload => Some("has another text"),
                 Some(written) if message.own != (written.by == number) => Some("is taken for another's"),
@@ -185,10 +331,13 @@ impl Oracle {
         node: &Node,
         group: &GroupId,
         written: &BTreeMap<Number, Written>,
+        members: &[(NodeNumber, &Node)],
     ) {
         let seen = node.seen(group);
         let waits: BTreeSet<EntryId> = node.stays_closed(group).into_iter().collect();
-        let lost = written.iter().filter(|(message, _)| !seen.contains_key(message));
+        // Whoever left may have done so before anybody had what it wrote; that all have the same is judged elsewhere.
+        let is_here = |written: &Written| members.iter().any(|(number, _)| *number == written.by);
+        let lost = written.iter().filter(|(message, it)| !seen.contains_key(message) && is_here(it));
         let mut lost: Vec<_> = lost.filter(|(_, written)| !waits.contains(&written.entry)).collect();
         if lost.is_empty() {
             return;
@@ -222,6 +371,10 @@ impl Oracle {
 
     fn judge_blocks(&mut self, nodes: &[Node]) {
         for (number, account) in self.blocked.clone() {
+            // Another device of the account may have said something newer.
+            if self.shared.contains(&number) {
+                continue;
+            }
             let state = nodes
                 .get(number)
                 .and_then(|node| node.look(|read, engine| engine.contact_state(read, &account)));

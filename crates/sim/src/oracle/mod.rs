@@ -4,10 +4,13 @@
 //! |---|---|---|
 //! | I1 | nothing lost | each message whose sending returned `Ok` is shown at the end on every device that had its key, or told to wait |
 //! | I2 | nothing invented | each shown message was written by that device, in that group, with that text, and shown once |
-//! | I3 | convergence | devices of one group show the same messages in the same order, and agree on members |
-//! | I5 | no key reuse | no two sealed messages of one device carry the same counter |
-//! | I6 | monotone | blocked accounts stay blocked |
-//! | I7 | secrecy | no text is found in anything that went over the network |
+//! | I3 | convergence | devices of one group have the same entries in the same order, and agree on members; devices of one account agree on contacts and groups |
+//! | I4 | durability | what was answered `Ok` is there after each start: messages, groups, blocks, requests; and nothing that was shown is gone |
+//! | I5 | no key reuse | no two messages of one device carry the same counter, none is left out, and no two envelopes of a group the same nonce; where faults are planted, no key seals two texts under one nonce |
+//! | I6 | monotone | blocked accounts stay blocked, what was left stays left |
+//! | I7 | secrecy | no text is found in anything that went over the network or lies on a disk, in clear or in base64 |
+//! | I8 | bounded | at the end nothing is under way, waits or is repeated, and disks hold few rows for each entry |
+//! | I9 | liveness | all this holds sixty seconds after the faults stopped |
 
 mod judge;
 mod secrecy;
@@ -51,6 +54,15 @@ pub(crate) struct Oracle {
     asked: BTreeSet<(AccountId, AccountId)>,
     sealed: BTreeMap<([u8; 32], [u8; 24]), [u8; 32]>,
     blocked: BTreeSet<(NodeNumber, AccountId)>,
+    /// Messages whose sending failed, which may have reached the disk all the same.
+    attempted: BTreeMap<GroupId, BTreeMap<Number, Written>>,
+    /// What each device was told last of the groups that it made, joined or left: whether it is in them.
+    joined: BTreeMap<(NodeNumber, GroupId), bool>,
+    requested: BTreeSet<(NodeNumber, AccountId)>,
+    /// Devices of accounts that have several.
+    shared: BTreeSet<NodeNumber>,
+    /// Whether there are hostile peers.
+    is_among_hostile: bool,
     shown: usize,
     violations: Vec<Violation>,
 }
@@ -68,6 +80,11 @@ impl Oracle {
             asked: BTreeSet::new(),
             sealed: BTreeMap::new(),
             blocked: BTreeSet::new(),
+            attempted: BTreeMap::new(),
+            joined: BTreeMap::new(),
+            requested: BTreeSet::new(),
+            shared: BTreeSet::new(),
+            is_among_hostile: false,
             shown: 0,
             violations: Vec::new(),
         }
@@ -109,8 +126,14 @@ impl Oracle {
         self.blocked.insert((node, account));
     }
 
+    /// A device became a further one of the account of another.
+    pub fn note_linked(&mut self, old: NodeNumber, new: NodeNumber) {
+        self.shared.extend([old, new]);
+    }
+
     /// A hostile peer: whose devices it has, and what it got.
     pub fn note_villain(&mut self, villain: &Villain) {
+        self.is_among_hostile = true;
         self.hostile.extend(villain.devices.iter().copied());
         self.hostile_members.extend(villain.members.iter().copied());
         for spoil in &villain.spoils {
@@ -126,8 +149,19 @@ impl Oracle {
         }
     }
 
-    pub fn note_asked(&mut self, by: AccountId, whom: AccountId) {
+    pub fn note_attempted(&mut self, by: NodeNumber, message: MessageEvent) {
+        let MessageEvent { group, entry, device, counter, payload, .. } = message;
+        let written = Written { by, entry, text: payload };
+        self.attempted.entry(group).or_default().insert((device, counter), written);
+    }
+
+    pub fn note_joined(&mut self, node: NodeNumber, group: GroupId, joined: bool) {
+        self.joined.insert((node, group), joined);
+    }
+
+    pub fn note_asked(&mut self, node: NodeNumber, by: AccountId, whom: AccountId) {
         self.asked.insert((by, whom));
+        self.requested.insert((node, whom));
     }
 
     /// An entry that somebody wrote: ids are no secret.

@@ -69,6 +69,27 @@ pub enum Violation {
         /// Whose.
         node: usize,
     },
+    /// I3: two devices of one account differ.
+    Apart {
+        /// The two devices.
+        nodes: (usize, usize),
+        /// In what.
+        what: &'static str,
+    },
+    /// I4: something that was answered `Ok` is gone.
+    Forgotten {
+        /// Whose.
+        node: usize,
+        /// What.
+        what: &'static str,
+    },
+    /// I8: something is left over.
+    LeftOver {
+        /// Where.
+        node: usize,
+        /// What.
+        what: String,
+    },
     /// I8: nothing happens any more, and yet there is no end.
     Restless {
         /// Inputs in the last half minute, or in all.
@@ -112,6 +133,11 @@ impl fmt::Display for Violation {
             Self::ContactInvented { node } => {
                 write!(f, "I2: node {node} has a contact that nobody asked for")
             }
+            Self::Apart { nodes: (a, b), what } => {
+                write!(f, "I3: nodes {a} and {b}, of one account, differ in {what}")
+            }
+            Self::Forgotten { node, what } => write!(f, "I4: node {node} forgot {what}"),
+            Self::LeftOver { node, what } => write!(f, "I8: node {node} is left with {what}"),
             Self::Restless { steps } => write!(f, "I8: {steps} inputs, though nothing is left to do"),
             Self::Yielded { to, what } => write!(f, "{to} got {what}"),
             Self::Unblocked { node } => write!(f, "I6: a block of node {node} is gone"),

@@ -9,6 +9,10 @@ use crate::node::Node;
 
 impl World {
     pub(super) fn deliver(&mut self, delivery: Delivery) {
+        if let Some(node) = self.nodes.get(delivery.to).filter(|node| node.busy_until > self.now) {
+            self.network.put_off(node.busy_until, delivery);
+            return;
+        }
         let Delivery { from, to, parcel } = delivery;
         self.oracle.overhear(parcel.bytes());
         let asleep = self.nodes.get(to).is_some_and(|node| node.asleep && node.is_running());

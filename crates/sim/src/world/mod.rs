@@ -7,7 +7,7 @@ mod trouble;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use dunlin_base::{EntryId, PeerId, Span, Time};
+use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
 use dunlin_wesh::engine::ExchangeId;
 
 use crate::chance::Chance;
@@ -20,14 +20,14 @@ use crate::plan::{Faults, Plan};
 /// When a run begins: 2026-01-01, so that daily tokens change during some runs.
 const START: Time = Time::from_secs(1_767_225_600 + 86_370);
 /// How long the network may take to settle after the faults stopped.
-const SETTLE: Span = Span::from_secs(90);
+const SETTLE: Span = Span::from_secs(60);
 /// How long is watched after that whether anything is left to do, and the inputs that this may take for each pair of
 /// hosts: what is repeated to hostile peers, which never say that they have it.
 const QUIET: Span = Span::from_secs(30);
 const QUIET_STEPS_MAX: u64 = 100;
-/// How far clocks are off: in every second run within the grace of the daily tokens, in the others beyond it.
-const CLOCK_OFF_DAY_SECS: u64 = 86_400;
-const CLOCK_OFF_MONTH_SECS: u64 = 30 * CLOCK_OFF_DAY_SECS;
+/// Days that the network lies in halves, in runs in which it does.
+const DAYS_APART: u64 = 30;
+const DAY: Span = Span::from_secs(86_400);
 /// Inputs after which a run is given up: it does not settle.
 const STEPS_MAX: u64 = 500_000;
 
@@ -85,13 +85,19 @@ struct World {
     asked: BTreeSet<(NodeNumber, EntryId)>,
     /// The other end of each stream.
     streams: BTreeMap<(NodeNumber, ExchangeId), (NodeNumber, ExchangeId)>,
+    /// When each device wants to be woken up.
+    due: Vec<Option<Time>>,
+    /// Groups that somebody closed for a while.
+    closed: BTreeSet<(NodeNumber, GroupId)>,
     oracle: Oracle,
     steps: u64,
 }
 
 impl World {
     fn new(seed: u64, plan: &Plan) -> Self {
-        let nodes: Vec<_> = (0..plan.nodes).map(|number| Node::new(seed, number)).collect();
+        let devices = plan.nodes.saturating_add(plan.linked);
+        let mut nodes: Vec<_> = (0..devices).map(|number| Node::new(seed, number)).collect();
+        nodes.iter_mut().skip(plan.nodes).for_each(|node| node.is_blank = true);
         let villains = plan.hostile.iter().enumerate();
         let villains: Vec<_> = villains.map(|(number, malice)| Villain::new(seed, number, *malice)).collect();
         let hosts = nodes.iter().map(|node| &node.id).chain(villains.iter().map(|villain| &villain.id));
@@ -109,6 +115,8 @@ impl World {
             by_peer,
             asked: BTreeSet::new(),
             streams: BTreeMap::new(),
+            due: Vec::new(),
+            closed: BTreeSet::new(),
             oracle: Oracle::new(),
             steps: 0,
         }
@@ -117,6 +125,9 @@ impl World {
     /// Switches everything on and lets everybody accept requests.
     fn begin(&mut self) {
         for number in 0..self.nodes.len() {
+            if self.is_blank(number) {
+                continue;
+            }
             self.start(number);
             self.input(number, |ctx, engine| engine.enable_requests(ctx));
         }
@@ -125,29 +136,51 @@ impl World {
 
     /// The first half: people do things, and things go wrong.
     fn live(&mut self, plan: &Plan) {
-        for _ in 0..plan.seconds {
+        for second in 0..plan.seconds {
             self.go_wrong(&plan.faults);
             self.act(plan);
             self.act_hostile();
             self.pass(Span::from_secs(1));
+            if plan.month_apart && second == plan.seconds / 2 {
+                self.spend_apart(plan);
+            }
         }
+    }
+
+    /// A month in two halves, in which people say little.
+    fn spend_apart(&mut self, plan: &Plan) {
+        self.network.halve(self.takes_requests.len());
+        self.connect_all();
+        for _ in 0..DAYS_APART {
+            self.act(plan);
+            self.pass(DAY);
+        }
+        self.network.heal(self.now);
+        self.connect_all();
     }
 
     /// The second half: no faults, until everything had time to arrive.
     fn settle(&mut self) {
         self.network.faults = Faults { delay_ms: 1, ..Faults::default() };
-        self.network.heal();
+        self.network.heal(self.now);
         for number in 0..self.nodes.len() {
             if let Some(node) = self.nodes.get_mut(number) {
                 node.commit_fault = 0;
                 node.asleep = false;
+                node.busy_until = self.now;
+                node.mend_disk();
                 (node.ahead, node.behind) = (Span::default(), Span::default());
             }
-            if !self.is_running(number) {
+        }
+        for number in 0..self.nodes.len() {
+            if self.is_blank(number) {
+                self.link_device(number);
+            } else if !self.is_running(number) {
                 self.start(number);
             }
             self.take(number, |ctx, engine| engine.handle_timeout(ctx));
         }
+        self.open_again();
         self.connect_all();
         self.pass(SETTLE);
         let before = self.steps;
@@ -180,9 +213,10 @@ impl World {
     /// Lets time pass: parcels arrive and deadlines come, in order.
     fn pass(&mut self, span: Span) {
         let end = self.now + span;
+        self.due = (0..self.nodes.len()).map(|number| self.deadline(number)).collect();
         while self.steps < STEPS_MAX {
-            let deadlines = (0..self.nodes.len()).filter_map(|number| Some((self.deadline(number)?, number)));
-            let deadline = deadlines.min();
+            let due = self.due.iter().zip(0..);
+            let deadline = due.filter_map(|(due, number)| Some(((*due)?.max(self.now), number))).min();
             let arrival = self.network.next_arrival();
             let next = deadline.map(|(at, _)| at).into_iter().chain(arrival).min();
             let Some(at) = next.filter(|at| *at <= end) else { break };
@@ -203,7 +237,7 @@ impl World {
     fn deadline(&self, number: NodeNumber) -> Option<Time> {
         let node = self.nodes.get(number).filter(|node| !node.asleep)?;
         let due = node.engine()?.timeout()?;
-        Some((due + node.behind - node.ahead).max(self.now))
+        Some((due + node.behind - node.ahead).max(node.busy_until))
     }
 
     /// An input that comes to nothing but what the engine makes of it.
@@ -231,7 +265,12 @@ impl World {
         let step = node.step(self.now, input);
         let result = match step {
             Step::Done(result) => Some(result),
-            Step::Off => None,
+            Step::Off => {
+                if self.nodes.get(number).is_some_and(|node| node.back_at.is_some()) {
+                    self.lose_streams_of(number);
+                }
+                None
+            }
             Step::Reopened => {
                 // The host below goes on: it stays on its topics and keeps its connections.
                 self.lose_streams_of(number);
@@ -244,18 +283,29 @@ impl World {
             }
         };
         self.perform_actions(number);
+        let due = self.deadline(number);
+        if let Some(known) = self.due.get_mut(number) {
+            *known = due;
+        }
         result
     }
 
     fn start(&mut self, number: NodeNumber) {
         let Some(node) = self.nodes.get_mut(number) else { return };
         if let Err(error) = node.start(self.now) {
+            if node.disk_fails_until.is_some() {
+                node.back_at = Some(self.now + Span::from_secs(1));
+                return;
+            }
             self.oracle.violate(Violation::Unreadable { node: number, error });
             return;
         }
         self.topics_of(number).clear();
         self.perform_actions(number);
         self.tell_presence(number);
+        if let Some(node) = self.nodes.get(number) {
+            self.oracle.judge_durable(number, node);
+        }
     }
 
     fn lose_streams_of(&mut self, number: NodeNumber) {
@@ -289,6 +339,10 @@ impl World {
 
     fn number_of(&self, peer: &PeerId) -> Option<NodeNumber> {
         self.by_peer.get(peer).copied()
+    }
+
+    fn is_blank(&self, number: NodeNumber) -> bool {
+        self.nodes.get(number).is_some_and(|node| node.is_blank)
     }
 
     fn is_running(&self, number: NodeNumber) -> bool {

@@ -10,10 +10,23 @@ use crate::node::Node;
 use crate::oracle::Violation;
 use crate::plan::Plan;
 
+/// Of a thousand looks at a device that is to be linked, in how many it is.
+const LINKED_IN_A_SECOND: u64 = 300;
+
 impl World {
     /// Somebody does something.
     pub(super) fn act(&mut self, plan: &Plan) {
+        if self.chance.happens(plan.storm) {
+            self.join_all();
+        }
         let number = self.any_node();
+        if self.chance.happens(plan.leave) {
+            self.leave_or_close(number);
+        }
+        let blank = self.any_node();
+        if self.is_blank(blank) && self.chance.happens(LINKED_IN_A_SECOND) {
+            self.link_device(blank);
+        }
         match self.chance.below(10) {
             0 | 1 => self.ask_somebody(number),
             2 => self.make_group(number),
@@ -35,7 +48,7 @@ impl World {
             engine.request_contact(ctx, &contact, b"a name").map(|_| engine.account_id())
         });
         if let Some(Ok(by)) = asked {
-            self.oracle.note_asked(by, whom);
+            self.oracle.note_asked(number, by, whom);
         }
     }
 
@@ -57,6 +70,7 @@ impl World {
                 .nodes
                 .get(number)
                 .and_then(|node| node.look(|read, engine| engine.invitation(read, &group)));
+            self.oracle.note_joined(number, group, true);
             if let Some(Ok(invitation)) = made {
                 self.invite_villains(&invitation);
                 self.oracle.note_group(invitation);
@@ -108,11 +122,73 @@ impl World {
 
     fn join_group(&mut self, number: NodeNumber) {
         let Some(group) = self.oracle.any_group(&mut self.chance) else { return };
+        self.join(number, &group);
+    }
+
+    fn join(&mut self, number: NodeNumber, group: &Group) {
         let id = group.id();
-        self.input(number, move |ctx, engine| {
-            engine.join_group(ctx, &group)?;
+        let joined = self.input(number, |ctx, engine| {
+            engine.join_group(ctx, group)?;
             engine.activate(ctx, &id)
         });
+        if let Some(Ok(())) = joined {
+            self.oracle.note_joined(number, id, true);
+        }
+    }
+
+    /// Everybody joins one group at the same moment.
+    fn join_all(&mut self) {
+        let Some(group) = self.oracle.any_group(&mut self.chance) else { return };
+        for number in 0..self.nodes.len() {
+            self.join(number, &group);
+        }
+    }
+
+    /// Somebody leaves a group, or closes one, to open it again later.
+    fn leave_or_close(&mut self, number: NodeNumber) {
+        let Some(engine) = self.nodes.get(number).and_then(Node::engine) else { return };
+        let account = engine.account_group();
+        let groups: Vec<GroupId> = engine.active_groups().filter(|group| *group != account).collect();
+        let Some(group) = self.chance.pick(&groups).copied() else { return };
+        match self.chance.below(4) {
+            0 => {
+                self.open_again();
+            }
+            1 => {
+                self.input(number, |_, engine| engine.deactivate(&group));
+                self.closed.insert((number, group));
+            }
+            // A group of two cannot be left, and that is refused.
+            _ => {
+                let left = self.input(number, |ctx, engine| engine.leave_group(ctx, &group));
+                if let Some(Ok(())) = left {
+                    self.oracle.note_joined(number, group, false);
+                }
+            }
+        }
+    }
+
+    /// Opens what was closed for a while. What was left meanwhile stays closed.
+    pub(super) fn open_again(&mut self) {
+        for (number, group) in std::mem::take(&mut self.closed) {
+            self.input(number, |ctx, engine| engine.activate(ctx, &group));
+        }
+    }
+
+    /// A further device becomes one of an account: by linking, or by an archive of the whole account.
+    pub(super) fn link_device(&mut self, number: NodeNumber) {
+        let others: Vec<_> = (0..self.nodes.len()).filter(|other| self.is_running(*other)).collect();
+        let Some(old) = self.chance.pick(&others).copied() else { return };
+        let whole = self.chance.happens(300);
+        let Some(archive) = self.nodes.get(old).and_then(|node| node.archive(whole)) else { return };
+        let Some(node) = self.nodes.get_mut(number) else { return };
+        if let Err(error) = node.adopt(&archive) {
+            self.oracle.violate(Violation::Unreadable { node: number, error });
+            return;
+        }
+        self.oracle.note_linked(old, number);
+        self.start(number);
+        self.connect_all();
     }
 
     fn write(&mut self, number: NodeNumber) {
@@ -123,14 +199,18 @@ impl World {
         let burst = if self.chance.happens(50) { 150 } else { 1 };
         for _ in 0..burst {
             let text = self.oracle.next_text(self.seed);
-            let sent = self.input(number, move |ctx, engine| {
+            let mut attempted = None;
+            let sent = self.input(number, |ctx, engine| {
                 let entry = engine.send_message(ctx, &group, &text).ok()?;
-                Some((entry, engine.message(ctx.tx, &group, &entry), text))
+                attempted = engine.message(ctx.tx, &group, &entry).ok().flatten();
+                Some(entry)
             });
-            match sent.flatten() {
-                Some((_, Ok(Some(message)), _)) => self.oracle.note_written(number, message),
-                Some((entry, _, _)) => self.oracle.violate(Violation::Lost { node: number, entry }),
-                None => {}
+            match (sent.flatten(), attempted) {
+                (Some(_), Some(message)) => self.oracle.note_written(number, message),
+                (Some(entry), None) => self.oracle.violate(Violation::Lost { node: number, entry }),
+                // The disk may have it though it said that it failed.
+                (None, Some(message)) => self.oracle.note_attempted(number, message),
+                (None, None) => {}
             }
         }
     }

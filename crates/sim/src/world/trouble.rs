@@ -1,9 +1,21 @@
 //! What goes wrong.
 
-use dunlin_base::Span;
+use dunlin_base::{Span, Time};
 
-use super::{CLOCK_OFF_DAY_SECS, CLOCK_OFF_MONTH_SECS, World};
+use super::World;
 use crate::plan::Faults;
+
+/// How far clocks are off: in every second run within the grace of the daily tokens, in the others beyond it.
+const CLOCK_OFF_DAY_SECS: u64 = 86_400;
+const CLOCK_OFF_MONTH_SECS: u64 = 30 * CLOCK_OFF_DAY_SECS;
+/// The ends of time: a clock that lost its battery, and one that counts seconds in 31 bits.
+const CLOCK_FIRST: Time = Time::from_secs(3600);
+const CLOCK_LAST: Time = Time::from_secs(0x7fff_ff00);
+/// How long a machine is off after it lost power, and how long a disk fails, at the most.
+const OFF_SECS: u64 = 20;
+const DISK_FAILS_SECS: u64 = 15;
+/// Calls of the disk in which a start comes to its end, or nearly so.
+const CALLS_OF_A_START: u64 = 60;
 
 impl World {
     pub(super) fn go_wrong(&mut self, faults: &Faults) {
@@ -16,37 +28,76 @@ impl World {
         {
             node.asleep = !node.asleep;
         }
-        let number = self.any_node();
-        if self.chance.happens(faults.crash) && self.is_running(number) {
-            let back = self.now + Span::from_secs(self.chance.below(20));
-            self.lose_streams_of(number);
-            self.asked.retain(|(asks, _)| *asks != number);
-            if let Some(node) = self.nodes.get_mut(number) {
-                node.crash(back);
-            }
-            self.topics_of(number).clear();
-        }
-        let number = self.any_node();
-        let reach = if self.seed.is_multiple_of(2) { CLOCK_OFF_DAY_SECS } else { CLOCK_OFF_MONTH_SECS };
-        let (ahead, behind) = (self.chance.below(reach), self.chance.below(reach));
-        if self.chance.happens(faults.skew)
-            && let Some(node) = self.nodes.get_mut(number)
-        {
-            (node.ahead, node.behind) = (Span::from_secs(ahead), Span::from_secs(behind));
-            // A real shell waits by a clock that is never set, so it wakes up in any case.
-            self.take(number, |ctx, engine| engine.handle_timeout(ctx));
-        }
+        self.lose_power(faults);
+        self.set_clock(faults);
+        self.break_disk(faults);
         for node in &mut self.nodes {
             node.commit_fault = faults.commit;
         }
-        let due: Vec<_> = (0..self.nodes.len())
-            .filter(|number| {
-                self.nodes.get(*number).is_some_and(|node| node.back_at.is_some_and(|at| at <= self.now))
-            })
-            .collect();
-        for number in due {
+        self.start_again(faults);
+        self.connect_all();
+    }
+
+    fn lose_power(&mut self, faults: &Faults) {
+        let number = self.any_node();
+        if !self.chance.happens(faults.crash) || !self.is_running(number) {
+            return;
+        }
+        let back = self.now + Span::from_secs(self.chance.below(OFF_SECS));
+        self.lose_streams_of(number);
+        self.asked.retain(|(asks, _)| *asks != number);
+        if let Some(node) = self.nodes.get_mut(number) {
+            node.crash(back);
+        }
+        self.topics_of(number).clear();
+    }
+
+    fn set_clock(&mut self, faults: &Faults) {
+        let number = self.any_node();
+        if !self.chance.happens(faults.skew) {
+            return;
+        }
+        let is_wild = !self.seed.is_multiple_of(2);
+        let reach = if is_wild { CLOCK_OFF_MONTH_SECS } else { CLOCK_OFF_DAY_SECS };
+        let mut off = || Span::from_secs(self.chance.below(reach));
+        let (ahead, behind) = match (off(), off(), self.chance.below(10)) {
+            (_, _, 0) if is_wild => (Span::default(), self.now.since(CLOCK_FIRST)),
+            (_, _, 1) if is_wild => (CLOCK_LAST.since(self.now), Span::default()),
+            (_, _, 2) => (Span::default(), Span::default()),
+            (ahead, behind, _) => (ahead, behind),
+        };
+        if let Some(node) = self.nodes.get_mut(number) {
+            (node.ahead, node.behind) = (ahead, behind);
+        }
+        // A real shell waits by a clock that is never set, so it wakes up in any case.
+        self.take(number, |ctx, engine| engine.handle_timeout(ctx));
+    }
+
+    fn break_disk(&mut self, faults: &Faults) {
+        let number = self.any_node();
+        let until = self.now + Span::from_secs(self.chance.below(DISK_FAILS_SECS).saturating_add(1));
+        let breaks = self.chance.happens(faults.disk);
+        for node in &mut self.nodes {
+            if node.disk_fails_until.is_some_and(|until| until <= self.now) {
+                node.mend_disk();
+            }
+        }
+        if let Some(node) = self.nodes.get_mut(number).filter(|node| breaks && node.is_running()) {
+            node.break_disk(until);
+        }
+    }
+
+    /// Switches those on again that were off for long enough, and some of them lose power over it.
+    fn start_again(&mut self, faults: &Faults) {
+        for number in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get_mut(number) else { continue };
+            if !node.back_at.is_some_and(|at| at <= self.now) {
+                continue;
+            }
+            if self.chance.happens(faults.recrash) && node.disk_fails_until.is_none() {
+                node.start_and_lose_power(self.now, self.chance.below(CALLS_OF_A_START).saturating_add(1));
+            }
             self.start(number);
         }
-        self.connect_all();
     }
 }

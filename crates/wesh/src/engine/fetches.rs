@@ -64,6 +64,11 @@ pub(super) struct Fetches {
 }
 
 impl Fetches {
+    /// How many blocks are asked for or will be.
+    pub fn len(&self) -> usize {
+        self.by_entry.len()
+    }
+
     /// Adds what is missed, as far as there is room.
     pub fn want(&mut self, now: Time, group: &GroupId, kind: StoreKind, missing: Vec<EntryId>) {
         for entry in missing {

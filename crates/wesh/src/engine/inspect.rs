@@ -101,7 +101,30 @@ pub enum Wait {
     },
 }
 
+/// What an engine has under way, in memory: little of it remains when nothing happens.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Underway {
+    /// Blocks that are asked for or will be.
+    pub fetches: usize,
+    /// Streams of contact requests.
+    pub exchanges: usize,
+    /// Frames with heads of which it is not told yet whether they were written.
+    pub frames: usize,
+    /// Logs with stored entries that can join.
+    pub backlog: usize,
+}
+
 impl Engine {
+    /// What is under way.
+    pub fn underway(&self) -> Underway {
+        Underway {
+            fetches: self.fetches.len(),
+            exchanges: self.exchanges.len(),
+            frames: self.heads_sent.len(),
+            backlog: self.backlog.len(),
+        }
+    }
+
     /// Up to `limit` entries of a log of an active group, in order, from `start` on.
     ///
     /// # Errors
@@ -172,7 +195,7 @@ impl Engine {
         let mut waits: Vec<_> = self.lookups_waiting().collect();
         waits.extend(self.set_aside.iter().map(|group| Wait::SetAside { group: *group }));
         for (group, active) in &self.groups {
-            let peers = active.hosts().len();
+            let peers = active.listeners().len();
             for (device, count, cause) in waiting_devices(read, active)? {
                 waits.push(Wait::Messages { group: *group, device, cause, count });
             }
@@ -190,9 +213,13 @@ impl Engine {
 }
 
 impl ActiveGroup {
+    /// Hosts on a topic of the group.
+    fn listeners(&self) -> BTreeSet<&PeerId> {
+        STORES.iter().flat_map(|kind| self.store(*kind).subscribers.keys()).collect()
+    }
+
     fn hosts(&self) -> BTreeSet<PeerId> {
-        let on_topics = STORES.iter().flat_map(|kind| self.store(*kind).subscribers.keys());
-        on_topics.chain(self.speakers.keys()).cloned().collect()
+        self.listeners().into_iter().chain(self.speakers.keys()).cloned().collect()
     }
 }
 

@@ -58,7 +58,7 @@ pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
 pub use export::Export;
 pub use groups::StoreKind;
 pub use inbox::{Origin, PENDING_MAX, REQUESTS_PER_HOUR_MAX, Request};
-pub use inspect::{GroupState, InspectedEntry, Wait};
+pub use inspect::{GroupState, InspectedEntry, Underway, Wait};
 pub use key_pace::CHAIN_KEYS_AT_ONCE;
 pub use renewal::{RenewalCause, renew_device};
 pub use statements::ShownByDevice;
@@ -322,6 +322,7 @@ impl Engine {
                 }
             }
         }
+        self.break_off_exchanges(now);
         for lookup in self.lookups.values_mut() {
             lookup.hasten(now);
         }

@@ -69,6 +69,7 @@ impl Engine {
     /// When the store cannot be read.
     pub fn handle_disconnected(&mut self, ctx: &mut Ctx<'_, '_>, peer: &PeerId) -> Result<(), ReadError> {
         self.peers.remove(peer);
+        self.end_exchanges_with(ctx.now, peer);
         for (group, active) in &mut self.groups {
             active.metadata.subscribers.remove(peer);
             active.messages.subscribers.remove(peer);

@@ -32,6 +32,9 @@ const RECORDS_PER_MESSAGE_MAX: usize = 64;
 pub(super) const RECORDS_PER_PEER_MAX: usize = 256;
 /// Names that are remembered in all; those of the peer that has most leave first (`spec/security.md` N7).
 const RECORDS_MAX: usize = 4096;
+/// How long a stream may take to open. A host gives up earlier; without an end of its own, a request whose host never
+/// answers would wait for ever.
+const OPENING_LONGEST: Span = Span::from_secs(30);
 /// First pause after a failed attempt to reach somebody.
 const LOOKUP_FIRST: Span = Span::from_secs(1);
 /// Longest such pause.
@@ -76,9 +79,10 @@ pub(super) struct OpenExchange {
 }
 
 enum Side {
-    /// The stream is being opened.
+    /// The stream is being opened, which counts as failed at `due`.
     Opening {
         account: AccountId,
+        due: Time,
     },
     Requester(Box<Requester>, AccountId),
     Responder(Box<Responder>),
@@ -87,7 +91,7 @@ enum Side {
 impl OpenExchange {
     pub fn due(&self) -> Option<Time> {
         match &self.side {
-            Side::Opening { .. } => None,
+            Side::Opening { due, .. } => Some(*due),
             Side::Requester(requester, _) => requester.timeout(),
             Side::Responder(responder) => responder.timeout(),
         }
@@ -245,7 +249,7 @@ impl Engine {
     /// When the store cannot be read.
     pub fn handle_exchange_opened(&mut self, ctx: &mut Ctx<'_, '_>, id: ExchangeId) -> Result<(), ReadError> {
         let Some(open) = self.exchanges.get(&id) else { return Ok(()) };
-        let Side::Opening { account } = open.side else { return Ok(()) };
+        let Side::Opening { account, .. } = open.side else { return Ok(()) };
         let Some(lookup) = self.lookups.get(&account) else { return Ok(()) };
         let mut introduction = self.own_contact(ctx.tx)?;
         if !self.requests_enabled {
@@ -288,9 +292,7 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn handle_exchange_closed(&mut self, ctx: &mut Ctx<'_, '_>, id: ExchangeId) -> Result<(), ReadError> {
-        if let Some(open) = self.exchanges.remove(&id) {
-            self.lookup_failed(ctx, &open);
-        }
+        self.end_exchange(ctx.now, id);
         self.finish(ctx)
     }
 
@@ -410,7 +412,7 @@ impl Engine {
             self.next_id = self.next_id.wrapping_add(1);
             let id = ExchangeId(self.next_id);
             lookup.exchange = Some(id);
-            let side = Side::Opening { account: *account };
+            let side = Side::Opening { account: *account, due: ctx.now + OPENING_LONGEST };
             let origin = Origin::ThisMachine;
             self.exchanges.insert(id, OpenExchange { peer: peer.clone(), origin, side });
             self.actions.push_back(Action::OpenExchange { id, peer });
@@ -428,11 +430,39 @@ impl Engine {
             match self.exchanges.get_mut(&id).map(|open| &mut open.side) {
                 Some(Side::Requester(requester, _)) => requester.handle_timeout(ctx.now),
                 Some(Side::Responder(responder)) => responder.handle_timeout(ctx.now),
-                _ => {}
+                Some(Side::Opening { .. }) => {
+                    self.actions.push_back(Action::CloseExchange { id });
+                    self.end_exchange(ctx.now, id);
+                }
+                None => {}
             }
             self.drain_exchange(ctx, id)?;
         }
         Ok(())
+    }
+
+    /// Ends the handshakes with a peer that is gone.
+    pub(super) fn end_exchanges_with(&mut self, now: Time, peer: &PeerId) {
+        let ended = self.exchanges.iter().filter(|(_, open)| open.peer == *peer);
+        let ended: Vec<_> = ended.map(|(id, _)| *id).collect();
+        for id in ended {
+            self.end_exchange(now, id);
+        }
+    }
+
+    /// Breaks off all handshakes: nobody can tell any more when their time is over.
+    pub(super) fn break_off_exchanges(&mut self, now: Time) {
+        while let Some((id, _)) = self.exchanges.first_key_value() {
+            let id = *id;
+            self.actions.push_back(Action::CloseExchange { id });
+            self.end_exchange(now, id);
+        }
+    }
+
+    fn end_exchange(&mut self, now: Time, id: ExchangeId) {
+        if let Some(open) = self.exchanges.remove(&id) {
+            self.lookup_failed(now, &open);
+        }
     }
 
     fn start_lookup(&mut self, ctx: &mut Ctx<'_, '_>, account: &AccountId) -> Result<(), ReadError> {
@@ -469,9 +499,7 @@ impl Engine {
                 Some(HandshakeAction::Received(contact)) => self.request_received(ctx, id, contact)?,
                 Some(HandshakeAction::Close) => {
                     self.actions.push_back(Action::CloseExchange { id });
-                    if let Some(open) = self.exchanges.remove(&id) {
-                        self.lookup_failed(ctx, &open);
-                    }
+                    self.end_exchange(ctx.now, id);
                 }
             }
         }
@@ -520,17 +548,17 @@ impl Engine {
         self.keep_request(ctx, contact)
     }
 
-    fn lookup_failed(&mut self, ctx: &Ctx<'_, '_>, open: &OpenExchange) {
+    fn lookup_failed(&mut self, now: Time, open: &OpenExchange) {
         let account = match &open.side {
-            Side::Opening { account } | Side::Requester(_, account) => account,
+            Side::Opening { account, .. } | Side::Requester(_, account) => account,
             Side::Responder(_) => return,
         };
         if let Some(peer) = self.peers.get_mut(&open.peer) {
-            peer.not_blindly_before.insert(*account, ctx.now + BLIND_PAUSE);
+            peer.not_blindly_before.insert(*account, now + BLIND_PAUSE);
         }
         let Some(lookup) = self.lookups.get_mut(account) else { return };
         lookup.exchange = None;
-        lookup.not_before = ctx.now + lookup.pause;
+        lookup.not_before = now + lookup.pause;
         lookup.pause = lookup.pause.doubled(LOOKUP_LONGEST);
     }
 }

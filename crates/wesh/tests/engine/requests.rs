@@ -267,3 +267,75 @@ fn local_topics() {
     let told: Vec<String> = told.into_iter().flat_map(|each| each.records).map(|each| each.cid).collect();
     assert_eq!(told, names);
 }
+
+/// Asks somebody while two hosts are there who may be them, and returns with which the first attempt is made.
+fn seek(device: &mut Device) -> (ExchangeId, PeerId) {
+    let contact = Contact { account: account(40), seed: Some([4; 32]), metadata: Vec::new() };
+    device.run(|ctx, engine| engine.request_contact(ctx, &contact, b"a name").unwrap());
+    let opened = [1, 2].map(|number| {
+        let (_, actions) = device.step_at(NOW, |ctx, engine| {
+            engine.handle_connected(ctx, &peer(number), false).unwrap();
+            engine.handle_takes_requests(ctx, &peer(number), true).unwrap();
+        });
+        attempts(&actions)
+    });
+    let opened = opened.concat();
+    assert_eq!(opened.len(), 1, "one at a time");
+    opened[0].clone()
+}
+
+fn attempts(actions: &[Action]) -> Vec<(ExchangeId, PeerId)> {
+    let opened = actions.iter().filter_map(|action| match action {
+        Action::OpenExchange { id, peer } => Some((*id, peer.clone())),
+        _ => None,
+    });
+    opened.collect()
+}
+
+/// The host may lose sight of a stream that it was to open.
+#[test]
+fn a_request_whose_stream_never_opens_is_tried_elsewhere() {
+    let mut device = Device::new(1);
+    let (id, first) = seek(&mut device);
+    let due = device.engine.timeout().unwrap();
+    assert!(due <= NOW + Span::from_secs(30));
+
+    let (_, actions) = device.step_at(due, |ctx, engine| engine.handle_timeout(ctx).unwrap());
+    assert!(
+        actions.iter().any(|action| matches!(action, Action::CloseExchange { id: closed } if *closed == id))
+    );
+
+    let (_, actions) =
+        device.step_at(due + Span::from_secs(2), |ctx, engine| engine.handle_timeout(ctx).unwrap());
+    let again = attempts(&actions);
+    assert_eq!(again.len(), 1);
+    assert_ne!(again[0].1, first, "and with somebody else");
+}
+
+#[test]
+fn a_request_goes_on_when_the_host_that_it_was_made_to_is_gone() {
+    let mut device = Device::new(1);
+    let (_, first) = seek(&mut device);
+    device.run(|ctx, engine| engine.handle_disconnected(ctx, &first).unwrap());
+    let (_, actions) =
+        device.step_at(NOW + Span::from_secs(2), |ctx, engine| engine.handle_timeout(ctx).unwrap());
+    let again = attempts(&actions);
+    assert_eq!(again.len(), 1);
+    assert_ne!(again[0].1, first);
+}
+
+/// Deadlines that were made before would lie days ahead, and what is open would keep its place until then.
+#[test]
+fn handshakes_are_broken_off_when_the_clock_is_set_back() {
+    let mut device = open();
+    let responder = |device: &mut Device, now| {
+        device.run_at(now, |ctx, engine| engine.handle_exchange_incoming(ctx, &peer(1), NET)).is_some()
+    };
+    let ahead = NOW + Span::from_secs(86_400);
+    assert!(responder(&mut device, ahead) && responder(&mut device, ahead));
+    assert!(!responder(&mut device, ahead), "one peer has two at most");
+    device.run_at(ahead, |ctx, engine| engine.handle_timeout(ctx).unwrap());
+    device.run_at(NOW, |ctx, engine| engine.handle_timeout(ctx).unwrap());
+    assert_eq!(device.engine.underway().exchanges, 0);
+    assert!(responder(&mut device, NOW));
+}
