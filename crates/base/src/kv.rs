@@ -22,6 +22,8 @@ use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::{PoisonError, RwLock};
 
+use crate::planted::{self, Bug};
+
 /// A table: the first byte of each stored key.
 ///
 /// Who owns which: `0x10..` the log, `0x20..` OrbitDB, `0x30..` Wesh, `0x50..` the node, `0x60..` the
@@ -183,6 +185,9 @@ pub trait Store: Read + Send + Sync {
     fn commit(&self, batch: Batch, durability: Durability) -> Result<(), CommitError>;
 }
 
+/// Changes of a batch that is large enough for the fault that cuts it short.
+const LARGE_BATCH: usize = 12;
+
 /// Changes that belong together, ordered by table and key: a value to put, or `None` to delete.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
@@ -202,9 +207,11 @@ impl Batch {
 
     /// The changes in order of table and key.
     pub fn iter(&self) -> impl Iterator<Item = (Table, &[u8], Option<&[u8]>)> {
-        self.changes.iter().flat_map(|(table, changes)| {
+        let most = if planted::is(Bug::BatchCutShort) { LARGE_BATCH } else { usize::MAX };
+        let changes = self.changes.iter().flat_map(|(table, changes)| {
             changes.iter().map(|(key, value)| (*table, key.as_slice(), value.as_deref()))
-        })
+        });
+        changes.take(most)
     }
 }
 

@@ -36,10 +36,10 @@ pub const fn take_sealings() -> Vec<Sealing> {
 /// What ships has no faults: this does not compile otherwise.
 #[cfg(not(feature = "planted"))]
 const _: () = {
-    let mut place = 0;
-    while place < Bug::ALL.len() {
-        assert!(!is(Bug::ALL[place]));
-        place += 1;
+    let mut rest = Bug::ALL;
+    while let [bug, others @ ..] = rest {
+        assert!(!is(*bug));
+        rest = others;
     }
 };
 
@@ -75,7 +75,6 @@ bugs! {
     NoEncryption: "what is sealed can be read",
     ChainNotStored: "the state of the own chain is not stored",
     CounterSkips: "a counter is left out",
-    SkippedKeysLost: "keys of messages that were overtaken are lost",
     ChainBoxAnew: "chain-key boxes are sealed anew each time",
     // The log.
     EntryUnsigned: "signatures of entries are not checked",
@@ -94,7 +93,16 @@ bugs! {
     WaitingForgotten: "messages without a key do not wait",
     WaitingNotOpened: "what waited for a key is not opened when it comes",
     KeysNotServed: "some newcomers get no chain key",
+    WaitingNotDeleted: "what was opened is still noted as waiting",
+    OldestWins: "of two things that were said of a contact, the older counts",
+    LeftNotForgotten: "a group that was left stays known",
+    LeaveNotWritten: "that a group was left is not written",
+    OtherDevicesUnheard: "what other devices of the account joined is not followed",
     // The network.
+    FramesKept: "frames that were sent stay noted as on their way",
+    UnsentKept: "messages that others have count as unsent",
+    OneHeadShown: "only one head is shown to others",
+    AnswersWithoutEnd: "whoever has all is told again each time",
     NotAnnounced: "own entries are not announced",
     NoRelay: "what reached one member alone is not told to the others",
     NoGreeting: "whoever comes onto a topic is told nothing",
@@ -112,6 +120,9 @@ bugs! {
     CommitDeferred: "commits do not wait for the disk",
     JournalNotRead: "the journal is not read at opening",
     DiskInClear: "the disk can be read",
+    SyncErrorIgnored: "a sync that failed counts as done",
+    CommitErrorIgnored: "a commit that failed counts as done",
+    BatchCutShort: "the last change of a large batch is left out",
     AnnounceBeforeCommit: "actions are carried out though the commit failed",
 }
 

@@ -180,8 +180,8 @@ impl<'t, 's> Session<'t, 's> {
         held.place = Some(place);
         if held.quarantine().is_none() {
             self.unhead(&parents)?;
-            let is_head = !(held.late && self.is_named(id)?)
-                && !(planted::is(Bug::HeadsNotStored) && place.turn % 2 == 1);
+            let is_left_out = planted::is(Bug::HeadsNotStored) && place.turn % 2 == 1;
+            let is_head = !(is_left_out || held.late && self.is_named(id)?);
             if is_head {
                 self.tx.put(HEADS, &position.key(self.tag), &[]);
                 self.meta.heads = self.meta.heads.saturating_add(1);

@@ -3,6 +3,8 @@
 use crate::chance::Chance;
 use crate::hostile::Malice;
 
+/// Devices that spend a month apart at the most.
+const MONTH_APART_NODES_MAX: usize = 3;
 /// The longest delay that is drawn.
 const DELAY_LONGEST_MS: u64 = 60_000;
 
@@ -107,7 +109,8 @@ impl Plan {
             talk,
             leave: draw(300, 150),
             storm: draw(200, 60),
-            month_apart: draw(40, 1) > 0,
+            // Time that passes is what costs most, so only few devices take it.
+            month_apart: draw(300, 1) > 0 && nodes <= MONTH_APART_NODES_MAX,
             faults,
             hostile,
         }

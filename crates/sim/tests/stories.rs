@@ -42,3 +42,22 @@ fn no_kind_of_hostile_peer_breaks_an_invariant() {
         assert!(outcome.violations.is_empty(), "{malice}: {outcome}");
     }
 }
+
+/// A hundred devices, on a network that loses, with machines that lose power: all is settled a minute later.
+#[test]
+fn a_hundred_devices_settle_within_a_minute() {
+    let faults = Faults { loss: 50, delay_ms: 300, crash: 300, recrash: 500, disk: 200, ..Faults::default() };
+    holds(7, &Plan { faults, ..Plan::calm(100, 60, 900) });
+}
+
+/// Two halves that hear nothing of each other for thirty days are one again within a minute.
+#[test]
+fn after_a_month_apart_all_have_the_same() {
+    holds(3, &Plan { month_apart: true, ..Plan::calm(4, 40, 900) });
+}
+
+/// Devices join one account from several of its devices, while groups are joined and left.
+#[test]
+fn devices_that_are_added_on_two_devices_have_the_same() {
+    holds(5, &Plan { linked: 6, leave: 50, storm: 50, ..Plan::calm(2, 60, 700) });
+}

@@ -210,7 +210,11 @@ impl Sectors {
             std::mem::take(&mut *self.lock_unsynced())
         };
         let synced = if unsynced.is_doubtful { self.write_again(&unsynced.extents) } else { Ok(()) };
-        let synced = synced.and_then(|()| self.0.disk.sync()).inspect_err(|_| {
+        let synced = synced.and_then(|()| self.0.disk.sync());
+        if planted::is(Bug::SyncErrorIgnored) {
+            return Ok(());
+        }
+        let synced = synced.inspect_err(|_| {
             let mut since = self.lock_unsynced();
             since.extents.append(&mut unsynced.extents);
             since.is_doubtful = true;

@@ -92,7 +92,7 @@ pub(super) fn inflate(seat: &Seat, kind: StoreKind, chance: &mut Chance) -> Vec<
 }
 
 /// M5: what others wrote, in entries of its own: before everything, beside the original and after it.
-pub(super) fn rewrap(seat: &Seat, kind: StoreKind, chance: &mut Chance) -> Vec<Entry> {
+pub(super) fn rewrap(seat: &mut Seat, kind: StoreKind, chance: &mut Chance) -> Vec<Entry> {
     let Some(original) = chance.pick(&seat.store(kind).heard).cloned() else { return Vec::new() };
     let payload = original.payload().to_owned();
     let (next, time) = match chance.below(3) {
@@ -100,7 +100,12 @@ pub(super) fn rewrap(seat: &Seat, kind: StoreKind, chance: &mut Chance) -> Vec<E
         1 => (original.next().to_vec(), original.time()),
         _ => (vec![original.id()], original.time().saturating_add(1)),
     };
-    vec![seat.entry_with(kind, payload, &next, time)]
+    let copy = seat.entry_with(kind, payload, &next, time);
+    // The key is shared, so a copy of everything is the same entry.
+    if copy.id() != original.id() {
+        seat.copies.push((kind, original.id(), copy.id()));
+    }
+    vec![copy]
 }
 
 /// M6: entries that are not what they claim.
@@ -150,7 +155,9 @@ pub(super) fn forge(seat: &mut Seat, kind: StoreKind, chance: &mut Chance) -> Ve
     entries.push(store.writer.sign(twice));
     let mut holes = plain.clone();
     holes.next = (0..3).map(|_| nowhere(chance)).collect();
-    harmless.push(store.writer.sign(holes));
+    let holes = store.writer.sign(holes);
+    let holes_id = holes.id();
+    harmless.push(holes);
     let mut refs = plain.clone();
     let many = if chance.happens(100) { 65 } else { 1 };
     refs.refs = (0..many).map(|_| nowhere(chance)).collect();
@@ -176,6 +183,7 @@ pub(super) fn forge(seat: &mut Seat, kind: StoreKind, chance: &mut Chance) -> Ve
     };
     drop_some(&mut entries);
     seat.forged.extend(entries.iter().map(|entry| (kind, entry.id())));
+    seat.holed.push((kind, holes_id));
     entries.extend(harmless);
     drop_some(&mut entries);
     if kind == StoreKind::Metadata {
@@ -187,15 +195,12 @@ pub(super) fn forge(seat: &mut Seat, kind: StoreKind, chance: &mut Chance) -> Ve
 /// M6: events in the names of others, in entries that any member can write.
 fn forge_events(seat: &mut Seat, chance: &mut Chance) -> Vec<Entry> {
     let own = seat.own.device_id();
-    let others: Vec<_> =
-        seat.members().into_iter().filter(|member| *member != seat.own.member_id()).collect();
-    let Some(member) = chance.pick(&others).copied() else { return Vec::new() };
+    let Some((member, others)) = chance.pick(&seat.others).cloned() else { return Vec::new() };
     let (next, time) = seat.top(StoreKind::Metadata);
     let member_sig = seat.own.member.sign(own.as_bytes());
     let bind = Event::MemberDeviceAdded { device: own, member, member_sig };
     let seat_taken = metadata::seal(&seat.group, &seat.own, &bind, Padding::Buckets, chance);
-    let devices: Vec<_> = seat.devices().into_iter().filter(|device| *device != own).collect();
-    let Some(device) = chance.pick(&devices).copied() else { return Vec::new() };
+    let Some(device) = chance.pick(&others).copied() else { return Vec::new() };
     let said = Event::AppMetadata { device, payload: b"I never said this".to_vec() };
     let payload = said.encode();
     let sig = seat.own.device.sign(&payload).as_bytes().to_vec();

@@ -209,6 +209,28 @@ impl Villain {
             .flat_map(|seat| seat.forged.iter().map(|(kind, entry)| (seat.group.id(), *kind, *entry)))
     }
 
+    /// It reads who the other members of a group are.
+    pub fn learn_members(&mut self, group: &GroupId, members: Vec<(MemberId, Vec<DeviceId>)>) {
+        for seat in self.seats.iter_mut().filter(|seat| seat.group.id() == *group) {
+            let own = seat.own.member_id();
+            seat.others = members.iter().filter(|(member, _)| *member != own).cloned().collect();
+        }
+    }
+
+    /// Entries that name what nobody has. They count without it in the end.
+    pub fn holed(&self) -> impl Iterator<Item = (GroupId, StoreKind, EntryId)> {
+        self.seats
+            .iter()
+            .flat_map(|seat| seat.holed.iter().map(|(kind, entry)| (seat.group.id(), *kind, *entry)))
+    }
+
+    /// What it wrote again: the entry before, and the one after. Only one of them may count.
+    pub fn copies(&self) -> impl Iterator<Item = (GroupId, StoreKind, [EntryId; 2])> {
+        self.seats.iter().flat_map(|seat| {
+            seat.copies.iter().map(|(kind, entry, copy)| (seat.group.id(), *kind, [*entry, *copy]))
+        })
+    }
+
     /// Entries with events that nobody must believe.
     pub fn forged_events(&self) -> impl Iterator<Item = EntryId> {
         self.seats.iter().flat_map(|seat| seat.forged_events.iter().copied())

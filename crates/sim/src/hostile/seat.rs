@@ -38,6 +38,11 @@ pub(super) struct Seat {
     /// Entries that it wrote and nobody must accept, and entries with events that nobody must believe.
     pub forged: Vec<(Kind, EntryId)>,
     pub forged_events: Vec<EntryId>,
+    /// Entries that name what nobody has, and what it wrote again: the entry before and the one after.
+    pub holed: Vec<(Kind, EntryId)>,
+    pub copies: Vec<(Kind, EntryId, EntryId)>,
+    /// The other members and their devices: whoever holds the invitation can read who they are.
+    pub others: Vec<(MemberId, Vec<DeviceId>)>,
     served: BTreeSet<MemberId>,
     has_sat_down: bool,
     equivocations: u64,
@@ -87,6 +92,9 @@ impl Seat {
             chain: ChainKey::random(chance),
             forged: Vec::new(),
             forged_events: Vec::new(),
+            holed: Vec::new(),
+            copies: Vec::new(),
+            others: Vec::new(),
             served: BTreeSet::new(),
             has_sat_down: false,
             equivocations: 0,
@@ -246,18 +254,7 @@ impl Seat {
         entries
     }
 
-    /// Devices of others, as far as they said so.
-    pub fn devices(&self) -> Vec<DeviceId> {
-        let mut devices = Vec::new();
-        for entry in &self.store(Kind::Metadata).heard {
-            let Some(value) = operation::decode_value(entry.payload()) else { continue };
-            let Ok(opened) = metadata::open(&self.group, &value) else { continue };
-            devices.extend(opened.device().copied());
-        }
-        devices
-    }
-
-    pub fn members(&self) -> Vec<MemberId> {
+    fn members(&self) -> Vec<MemberId> {
         let mut members = Vec::new();
         for entry in &self.store(Kind::Metadata).heard {
             let Some(value) = operation::decode_value(entry.payload()) else { continue };

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{Bound, ControlFlow};
 
-use dunlin_base::kv::Direction;
+use dunlin_base::kv::{Direction, Read};
 use dunlin_base::{AccountId, EntryId, GroupId};
-use dunlin_log::{Entry, Verdict, block_in};
+use dunlin_log::{Entry, Log, Position, Verdict, block_in};
 use dunlin_orbitdb::{StoreAddress, operation, shared_store};
 use dunlin_proto::protocol::{GroupEnvelope, MessageEnvelope};
 use dunlin_wesh::contact::ContactState;
@@ -26,25 +26,46 @@ const ROWS_MAX: usize = 512;
 impl Oracle {
     /// What hostile peers wrote and nobody must take for what it claims.
     pub fn judge_forgeries(&mut self, nodes: &[Node], villain: &Villain) {
+        let mut yielded = BTreeSet::new();
         for (group, kind, entry) in villain.forgeries() {
-            let is_taken = |node: &Node| {
-                let verdict = node.look(|read, engine| {
-                    let known = engine.known_group(read, &group).ok()??;
-                    let store = match kind {
-                        StoreKind::Metadata => engine.profile().metadata_store(),
-                        StoreKind::Messages => engine.profile().message_store(),
-                    };
-                    let address = StoreAddress::new(&group, store, &known.sign_pub());
-                    shared_store(&address, known.sign_pub()).verdict(read, entry).ok()?
-                });
-                verdict.flatten() == Some(Verdict::Accept)
-            };
-            if nodes.iter().any(is_taken) {
-                self.violate(Violation::Yielded {
-                    to: villain.malice,
-                    what: "a forged entry into the order",
-                });
+            if nodes.iter().any(|node| verdict(node, &group, kind, entry) == Some(Verdict::Accept)) {
+                yielded.insert("a forged entry into the order");
             }
+        }
+        for (group, kind, both) in villain.copies() {
+            let counts = |node: &Node, entry| {
+                let is_in_order = node.look(|read, engine| {
+                    let log = log_of(read, engine, &group, kind)?;
+                    let from = log.position(read, entry).ok()??;
+                    let mut first = None;
+                    let visit = &mut |position: Position, _: Entry| {
+                        first = Some(position);
+                        ControlFlow::Break(())
+                    };
+                    log.walk(read, Some(from), Direction::Ascending, visit).ok()?;
+                    Some(first == Some(from))
+                });
+                verdict(node, &group, kind, entry) == Some(Verdict::Accept)
+                    && is_in_order.flatten() == Some(true)
+            };
+            if nodes.iter().any(|node| both.into_iter().all(|entry| counts(node, entry))) {
+                yielded.insert("the same into the order twice");
+            }
+        }
+        for (group, kind, entry) in villain.holed() {
+            let waits = |node: &Node| {
+                let is_here = node.look(|read, engine| {
+                    engine.is_active(&group).then_some(())?;
+                    log_of(read, engine, &group, kind)?.contains(read, entry).ok()
+                });
+                is_here.flatten() == Some(true) && verdict(node, &group, kind, entry).is_none()
+            };
+            if nodes.iter().any(waits) {
+                yielded.insert("that an entry waits for ever");
+            }
+        }
+        for what in yielded {
+            self.violate(Violation::Yielded { to: villain.malice, what });
         }
         let forged: BTreeSet<EntryId> = villain.forged_events().collect();
         for group in villain.groups() {
@@ -96,13 +117,15 @@ impl Oracle {
         }
     }
 
-    fn judge_counters(&mut self, written: &BTreeMap<Number, Written>) {
-        let pairs = written.keys().zip(written.iter().skip(1));
-        let skips = pairs.filter(|((device, counter), ((next_device, next), _))| {
-            device == next_device && counter.saturating_add(1) != *next
-        });
-        for (_, (_, skipped)) in skips {
-            self.violate(Violation::CounterSkipped { node: skipped.by });
+    fn judge_counters(&mut self, group: &GroupId, written: &BTreeMap<Number, Written>) {
+        for ((device, counter), it) in written {
+            let has = |before: &BTreeMap<Number, Written>| {
+                before.contains_key(&(*device, counter.saturating_sub(1)))
+            };
+            let is_first = !matches!(written.range(..(*device, *counter)).next_back(), Some(((other, _), _)) if other == device);
+            if !is_first && !has(written) && !self.attempted.get(group).is_some_and(has) {
+                self.violate(Violation::CounterSkipped { node: it.by });
+            }
         }
     }
 
@@ -142,8 +165,8 @@ impl Oracle {
                 self.judge_nonces(*number, node, group);
             }
         }
-        for written in written.values() {
-            self.judge_counters(written);
+        for (group, written) in &written {
+            self.judge_counters(group, written);
         }
         self.written = written;
         self.judge_contacts(nodes);
@@ -220,8 +243,10 @@ impl Oracle {
                 Wait::Messages { .. } | Wait::Entries { .. } if is_whole => {
                     left.push(format!("{wait:?}"));
                 }
-                // What only other devices of the account have counts as unsent.
-                Wait::Unsent { peers, .. } if peers > 0 && !self.shared.contains(&number) => {
+                // What only other devices of the account have counts as unsent, and hostile peers do not say what they have.
+                Wait::Unsent { peers, .. }
+                    if peers > 0 && !self.is_among_hostile && !self.shared.contains(&number) =>
+                {
                     left.push(format!("{wait:?}"))
                 }
                 Wait::SetAside { .. } => left.push(format!("{wait:?}")),
@@ -383,6 +408,20 @@ impl Oracle {
             }
         }
     }
+}
+
+/// A log of a group that the account knows, active or not.
+fn log_of(read: &dyn Read, engine: &Engine, group: &GroupId, kind: StoreKind) -> Option<Log> {
+    let known = engine.known_group(read, group).ok()??;
+    let store = match kind {
+        StoreKind::Metadata => engine.profile().metadata_store(),
+        StoreKind::Messages => engine.profile().message_store(),
+    };
+    Some(shared_store(&StoreAddress::new(group, store, &known.sign_pub()), known.sign_pub()))
+}
+
+fn verdict(node: &Node, group: &GroupId, kind: StoreKind, entry: EntryId) -> Option<Verdict> {
+    node.look(|read, engine| log_of(read, engine, group, kind)?.verdict(read, entry).ok()?)?
 }
 
 /// Which message an entry carries.

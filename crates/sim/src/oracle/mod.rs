@@ -50,7 +50,7 @@ pub(crate) struct Oracle {
     /// Devices that say what they like.
     hostile: BTreeSet<DeviceId>,
     hostile_members: BTreeSet<MemberId>,
-    /// Who asked whom to become a contact.
+    /// Who asked whom to become a contact, or tried to.
     asked: BTreeSet<(AccountId, AccountId)>,
     sealed: BTreeMap<([u8; 32], [u8; 24]), [u8; 32]>,
     blocked: BTreeSet<(NodeNumber, AccountId)>,
@@ -159,8 +159,11 @@ impl Oracle {
         self.joined.insert((node, group), joined);
     }
 
-    pub fn note_asked(&mut self, node: NodeNumber, by: AccountId, whom: AccountId) {
+    pub fn note_attempted_asking(&mut self, by: AccountId, whom: AccountId) {
         self.asked.insert((by, whom));
+    }
+
+    pub fn note_asked(&mut self, node: NodeNumber, whom: AccountId) {
         self.requested.insert((node, whom));
     }
 

@@ -7,6 +7,9 @@ use super::World;
 use crate::network::{Delivery, NodeNumber, Parcel};
 use crate::node::Node;
 
+/// How long a host waits for an answer.
+const HOST_PATIENCE: Span = Span::from_secs(5);
+
 impl World {
     pub(super) fn deliver(&mut self, delivery: Delivery) {
         if let Some(node) = self.nodes.get(delivery.to).filter(|node| node.busy_until > self.now) {
@@ -31,6 +34,7 @@ impl World {
             self.asked.remove(&(to, *entry));
         }
         if !self.nodes.get(to).is_some_and(Node::is_reachable) {
+            self.give_up(from, to, &parcel);
             return;
         }
         let Some(peer) = self.host_of(from) else { return };
@@ -91,6 +95,16 @@ impl World {
                 self.take(to, |ctx, engine| engine.handle_exchange_closed(ctx, id));
             }
         }
+    }
+
+    /// What waits for an answer from a device that is off is told that there is none.
+    fn give_up(&mut self, from: NodeNumber, to: NodeNumber, parcel: &Parcel) {
+        let answer = match parcel {
+            Parcel::Want { entry } => Parcel::BlockMissing { entry: *entry },
+            Parcel::Open { theirs } => Parcel::Closed { id: *theirs },
+            _ => return,
+        };
+        self.network.tell(self.now + HOST_PATIENCE, to, from, answer);
     }
 
     /// Answers a want as a host does: only for logs of groups of which the other showed something.

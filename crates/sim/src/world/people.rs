@@ -1,10 +1,11 @@
 //! What people do, and what hostile peers do.
 
-use dunlin_base::GroupId;
+use dunlin_base::{DeviceId, GroupId, MemberId};
+use dunlin_wesh::engine::Engine;
 use dunlin_wesh::group::Group;
 
 use super::World;
-use crate::hostile::Deed;
+use crate::hostile::{Deed, Malice};
 use crate::network::{NodeNumber, Parcel};
 use crate::node::Node;
 use crate::oracle::Violation;
@@ -44,11 +45,12 @@ impl World {
         let Some(Ok(contact)) = contact else { return };
         // Asking oneself, or somebody twice, is refused, which is as it should be.
         let whom = contact.account;
-        let asked = self.input(number, move |ctx, engine| {
-            engine.request_contact(ctx, &contact, b"a name").map(|_| engine.account_id())
-        });
-        if let Some(Ok(by)) = asked {
-            self.oracle.note_asked(number, by, whom);
+        let Some(by) = self.nodes.get(number).and_then(Node::engine).map(Engine::account_id) else { return };
+        // The disk may have it though it says that it failed.
+        self.oracle.note_attempted_asking(by, whom);
+        let asked = self.input(number, |ctx, engine| engine.request_contact(ctx, &contact, b"a name"));
+        if let Some(Ok(_)) = asked {
+            self.oracle.note_asked(number, whom);
         }
     }
 
@@ -102,6 +104,15 @@ impl World {
             let accounts: Vec<_> = reached.iter().filter_map(account).collect();
             let Some(villain) = self.villains.get_mut(place) else { continue };
             villain.learn_names(known, accounts);
+            let groups: Vec<_> =
+                if villain.malice == Malice::Forger { villain.groups().collect() } else { Vec::new() };
+            for group in groups {
+                let members = self.nodes.iter().find_map(|node| members_of(node, &group));
+                if let (Some(members), Some(villain)) = (members, self.villains.get_mut(place)) {
+                    villain.learn_members(&group, members);
+                }
+            }
+            let Some(villain) = self.villains.get_mut(place) else { continue };
             let deeds = villain.act(self.now, &reached);
             self.carry_out(number, deeds);
         }
@@ -214,4 +225,13 @@ impl World {
             }
         }
     }
+}
+
+/// The members of a group and their devices, as a device has them that is in it.
+fn members_of(node: &Node, group: &GroupId) -> Option<Vec<(MemberId, Vec<DeviceId>)>> {
+    node.look(|read, engine| {
+        let members = engine.members(read, group).ok()?.into_iter();
+        let with_devices = |member| Some((member, engine.devices_of(read, group, &member).ok()?));
+        members.map(with_devices).collect()
+    })?
 }

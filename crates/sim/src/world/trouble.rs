@@ -3,6 +3,7 @@
 use dunlin_base::{Span, Time};
 
 use super::World;
+use crate::network::NodeNumber;
 use crate::plan::Faults;
 
 /// How far clocks are off: in every second run within the grace of the daily tokens, in the others beyond it.
@@ -14,6 +15,8 @@ const CLOCK_LAST: Time = Time::from_secs(0x7fff_ff00);
 /// How long a machine is off after it lost power, and how long a disk fails, at the most.
 const OFF_SECS: u64 = 20;
 const DISK_FAILS_SECS: u64 = 15;
+/// Of a thousand disks that failed, how many machines lose power over it.
+const POWER_LOST_WITH_DISK: u64 = 300;
 /// Calls of the disk in which a start comes to its end, or nearly so.
 const CALLS_OF_A_START: u64 = 60;
 
@@ -40,9 +43,12 @@ impl World {
 
     fn lose_power(&mut self, faults: &Faults) {
         let number = self.any_node();
-        if !self.chance.happens(faults.crash) || !self.is_running(number) {
-            return;
+        if self.chance.happens(faults.crash) && self.is_running(number) {
+            self.lose_power_of(number);
         }
+    }
+
+    fn lose_power_of(&mut self, number: NodeNumber) {
         let back = self.now + Span::from_secs(self.chance.below(OFF_SECS));
         self.lose_streams_of(number);
         self.asked.retain(|(asks, _)| *asks != number);
@@ -77,9 +83,15 @@ impl World {
         let number = self.any_node();
         let until = self.now + Span::from_secs(self.chance.below(DISK_FAILS_SECS).saturating_add(1));
         let breaks = self.chance.happens(faults.disk);
-        for node in &mut self.nodes {
-            if node.disk_fails_until.is_some_and(|until| until <= self.now) {
-                node.mend_disk();
+        for number in 0..self.nodes.len() {
+            let Some(node) = self.nodes.get_mut(number) else { continue };
+            if node.disk_fails_until.is_none_or(|until| until > self.now) {
+                continue;
+            }
+            node.mend_disk();
+            // Often enough it ends with the machine.
+            if self.chance.happens(POWER_LOST_WITH_DISK) && self.is_running(number) {
+                self.lose_power_of(number);
             }
         }
         if let Some(node) = self.nodes.get_mut(number).filter(|node| breaks && node.is_running()) {
@@ -91,7 +103,7 @@ impl World {
     fn start_again(&mut self, faults: &Faults) {
         for number in 0..self.nodes.len() {
             let Some(node) = self.nodes.get_mut(number) else { continue };
-            if !node.back_at.is_some_and(|at| at <= self.now) {
+            if node.back_at.is_none_or(|at| at > self.now) {
                 continue;
             }
             if self.chance.happens(faults.recrash) && node.disk_fails_until.is_none() {

@@ -4,6 +4,7 @@ use std::ops::{Bound, ControlFlow};
 
 use dunlin_base::keys::KeyError;
 use dunlin_base::kv::{Direction, Read, ReadError};
+use dunlin_base::planted::{self, Bug};
 use dunlin_base::{EntryId, GroupId};
 use dunlin_log::{Entry, Position};
 
@@ -150,6 +151,10 @@ impl Engine {
         let group = self.known_group(ctx.tx, id)?.ok_or(CommandError::NotJoined)?;
         if group.kind() != GroupKind::MultiMember {
             return Err(CommandError::WrongKind);
+        }
+        if planted::is(Bug::LeaveNotWritten) {
+            self.deactivate(id);
+            return Ok(());
         }
         let account = self.account_group();
         let event = MetadataKind::group_left(&self.active(&account)?.own, *id);

@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
+use dunlin_base::planted::{self, Bug};
 use dunlin_base::{DeviceId, EntryId, GroupId, PeerId, Time};
 
 use super::opening::group_entry_key;
@@ -155,7 +156,9 @@ impl Engine {
         let Some(mut delivery) = self.delivery(ctx.tx, group, entry)? else { return Ok(()) };
         delivery.sent = Some((ctx.now, Some(device)));
         ctx.tx.put(tables::DELIVERY, &key, &encode(&delivery));
-        ctx.tx.delete(tables::UNSENT, &key);
+        if !planted::is(Bug::UnsentKept) {
+            ctx.tx.delete(tables::UNSENT, &key);
+        }
         self.events.push_back(Event::Delivered {
             group: *group,
             entry: *entry,

@@ -212,6 +212,10 @@ impl Engine {
                 self.take_chain_key(ctx, group, device, dest, sealed)
             }
             Change::GroupJoined(joined) => {
+                let is_own = self.unannounced.iter().any(|(own, _)| own == group);
+                if planted::is(Bug::OtherDevicesUnheard) && !is_own {
+                    return Ok(());
+                }
                 self.remember_group(ctx, joined, None);
                 Ok(())
             }
@@ -268,7 +272,7 @@ impl Engine {
                 return Ok(());
             }
         };
-        if message::register_chain_key(ctx.tx, group, device, key)? {
+        if message::register_chain_key(ctx.tx, group, device, key)? && !planted::is(Bug::WaitingNotOpened) {
             self.open_waiting(ctx, group, device)?;
         }
         Ok(())
@@ -386,7 +390,9 @@ impl Engine {
 
     fn forget_group(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId) {
         self.deactivate(group);
-        ctx.tx.delete(tables::GROUPS, group.as_bytes());
+        if !planted::is(Bug::LeftNotForgotten) {
+            ctx.tx.delete(tables::GROUPS, group.as_bytes());
+        }
     }
 }
 

@@ -223,6 +223,9 @@ impl Engine {
         peer: &PeerId,
         id: u64,
     ) -> Result<(), ReadError> {
+        if planted::is(Bug::FramesKept) {
+            return Ok(());
+        }
         let Some((group, entries)) = self.heads_sent.remove(&id) else { return Ok(()) };
         self.note_handed_over(ctx, &group, peer, &entries)
     }
@@ -329,9 +332,7 @@ impl Engine {
         batch: &JoinedBatch,
     ) -> Result<(), ReadError> {
         let store = self.active_mut(group)?.store_mut(kind);
-        if !batch.joined.iter().any(|joined| joined.verdict == Verdict::Accept)
-            || planted::is(Bug::NoRelay)
-        {
+        if !batch.joined.iter().any(|joined| joined.verdict == Verdict::Accept) || planted::is(Bug::NoRelay) {
             return Ok(());
         }
         // What waited on disk joins without a peer, and nobody has been told of it.
@@ -538,6 +539,8 @@ impl Engine {
         let Some(subscriber) = store.subscribers.get_mut(peer) else { return Ok(()) };
         let confirmed_before = std::mem::replace(&mut subscriber.confirmed, covered);
         let told = subscriber.told;
+        let covered = covered && !planted::is(Bug::AnswersWithoutEnd);
+        let told = if planted::is(Bug::AnswersWithoutEnd) { 0 } else { told };
         let worth_an_answer = if covered { direct && (confirmed_before || told == 0) } else { caught_up };
         // Two who answer each other at once would never end; what is left unsaid is repeated in time.
         if worth_an_answer && told < REPEATS_MAX && now >= subscriber.quiet_until {
@@ -624,7 +627,8 @@ impl Engine {
             let json_with_it = json_bytes.saturating_add(heads_to_json(std::slice::from_ref(&entry)).len());
             // The own one, and the one whose turn it is.
             let has_the_word = Some(*head) == store.own_head || (in_turn, passed_over) == (0, 0);
-            if json_with_it > json_bytes_max || (with_it > HEADS_BYTES_MAX && !has_the_word) {
+            let is_enough = planted::is(Bug::OneHeadShown) && !entries.is_empty();
+            if is_enough || json_with_it > json_bytes_max || (with_it > HEADS_BYTES_MAX && !has_the_word) {
                 passed_over = passed_over.saturating_add(1);
                 if passed_over >= HEADS_PASSED_OVER_MAX {
                     break;

@@ -22,7 +22,9 @@ pub fn keep_waiting(tx: &mut Tx<'_>, group: &GroupId, device: &DeviceId, counter
 
 /// Ends the waiting of a message, because it was opened or never will be.
 pub fn stop_waiting(tx: &mut Tx<'_>, group: &GroupId, device: &DeviceId, counter: u64, entry: &EntryId) {
-    tx.delete(tables::WAITING, &row_key(group, device, counter, entry));
+    if !planted::is(Bug::WaitingNotDeleted) {
+        tx.delete(tables::WAITING, &row_key(group, device, counter, entry));
+    }
 }
 
 /// Messages of `device` that are worth a try now, lowest counter first: those whose key is there, and those

@@ -279,9 +279,9 @@ fn seek(device: &mut Device) -> (ExchangeId, PeerId) {
         });
         attempts(&actions)
     });
-    let opened = opened.concat();
+    let mut opened = opened.concat();
     assert_eq!(opened.len(), 1, "one at a time");
-    opened[0].clone()
+    opened.remove(0)
 }
 
 fn attempts(actions: &[Action]) -> Vec<(ExchangeId, PeerId)> {
@@ -307,9 +307,8 @@ fn a_request_whose_stream_never_opens_is_tried_elsewhere() {
 
     let (_, actions) =
         device.step_at(due + Span::from_secs(2), |ctx, engine| engine.handle_timeout(ctx).unwrap());
-    let again = attempts(&actions);
-    assert_eq!(again.len(), 1);
-    assert_ne!(again[0].1, first, "and with somebody else");
+    let again: Vec<_> = attempts(&actions).into_iter().map(|(_, peer)| peer).collect();
+    assert!(again.len() == 1 && !again.contains(&first), "and with somebody else");
 }
 
 #[test]
@@ -319,9 +318,8 @@ fn a_request_goes_on_when_the_host_that_it_was_made_to_is_gone() {
     device.run(|ctx, engine| engine.handle_disconnected(ctx, &first).unwrap());
     let (_, actions) =
         device.step_at(NOW + Span::from_secs(2), |ctx, engine| engine.handle_timeout(ctx).unwrap());
-    let again = attempts(&actions);
-    assert_eq!(again.len(), 1);
-    assert_ne!(again[0].1, first);
+    let again: Vec<_> = attempts(&actions).into_iter().map(|(_, peer)| peer).collect();
+    assert!(again.len() == 1 && !again.contains(&first), "and with somebody else");
 }
 
 /// Deadlines that were made before would lie days ahead, and what is open would keep its place until then.

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 
 use dunlin_base::AccountId;
 use dunlin_base::kv::{Direction, Read, ReadError, Tx};
+use dunlin_base::planted::{self, Bug};
 use dunlin_proto::protocol;
 
 use super::rows::{Place, Tag};
@@ -214,7 +215,7 @@ impl Row {
     }
 
     fn merge(&mut self, place: &Place, change: &ContactChange<'_>) {
-        if *place > self.decided {
+        if (*place > self.decided) != planted::is(Bug::OldestWins) {
             self.state = change.step.state();
             self.decided = *place;
             self.own_metadata = change.own_metadata.to_vec();
