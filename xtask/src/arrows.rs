@@ -236,7 +236,10 @@ fn check_dependencies(package: &Package) -> Vec<String> {
 /// Faults are planted by nobody but the simulation, and by it only where it is asked to.
 fn check_planted(package: &Package) -> Vec<String> {
     let name = &package.name;
-    let asks = package.dependencies.iter().filter(|dependency| dependency.features.iter().any(is_planted));
+    let asks = package
+        .dependencies
+        .iter()
+        .filter(|dependency| dependency.features.iter().any(|feature| is_planted(feature)));
     let mut violations: Vec<String> = asks
         .map(|dependency| {
             format!("{name} -> {}: nobody depends on planted faults; drop the feature", dependency.name)
@@ -244,7 +247,7 @@ fn check_planted(package: &Package) -> Vec<String> {
         .collect();
     for (feature, turned_on) in &package.features {
         let is_theirs = feature == PLANTED && PLANTERS.contains(&name.as_str());
-        if !is_theirs && (feature == PLANTED || turned_on.iter().any(is_planted)) {
+        if !is_theirs && (feature == PLANTED || turned_on.iter().any(|feature| is_planted(feature))) {
             violations.push(format!(
                 "{name}: its feature `{feature}` plants faults, which only `{PLANTED}` of {} may",
                 enumerate(PLANTERS)
@@ -255,7 +258,7 @@ fn check_planted(package: &Package) -> Vec<String> {
 }
 
 /// Whether an item of a feature or a dependency is the feature that plants faults, of whatever package.
-fn is_planted(feature: &String) -> bool {
+fn is_planted(feature: &str) -> bool {
     feature.rsplit('/').next() == Some(PLANTED)
 }
 
