@@ -2,7 +2,7 @@
 
 use dunlin_base::seal::{self, Nonce};
 use dunlin_base::{EntryId, PeerId, SecretKey, Time};
-use dunlin_log::{Body, Clock, Entry, Identity, Writer, heads_to_json};
+use dunlin_log::{Body, Clock, ENTRY_BYTES_MAX, Entry, Identity, Writer, heads_to_json};
 use dunlin_orbitdb::operation;
 use dunlin_proto::protocol::{GroupEnvelope, GroupMetadata};
 use dunlin_wesh::heads::HeadsPayload;
@@ -173,7 +173,7 @@ pub(super) fn forge(seat: &mut Seat, kind: StoreKind, chance: &mut Chance) -> Ve
     harmless.push(store.writer.sign(body("no operation")));
     harmless.push(store.writer.sign(body("{\"op\":\"ADD\",\"value\":\"!\"}")));
     if chance.happens(50) {
-        entries.push(store.writer.sign(body(&"a".repeat(300_000))));
+        entries.push(store.writer.sign(body(&"a".repeat(ENTRY_BYTES_MAX))));
     }
     let mut drop_some = |entries: &mut Vec<Entry>| {
         while entries.len() > FORGERIES {
