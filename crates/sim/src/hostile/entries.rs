@@ -101,8 +101,8 @@ pub(super) fn rewrap(seat: &mut Seat, kind: StoreKind, chance: &mut Chance) -> V
         _ => (vec![original.id()], original.time().saturating_add(1)),
     };
     let copy = seat.entry_with(kind, payload, &next, time);
-    // The key is shared, so a copy of everything is the same entry.
-    if copy.id() != original.id() {
+    // The key is shared, so a copy of everything is the same entry; and what is no operation carries no value.
+    if copy.id() != original.id() && operation::decode_value(original.payload()).is_some() {
         seat.copies.push((kind, original.id(), copy.id()));
     }
     vec![copy]
