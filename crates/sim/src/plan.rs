@@ -5,6 +5,9 @@ use crate::hostile::Malice;
 
 /// Devices that spend a month apart at the most.
 const MONTH_APART_NODES_MAX: usize = 3;
+/// Devices among which a forker is at the most, and how often all join a group at once among hostile peers.
+const FORKED_NODES_MAX: usize = 5;
+const HOSTILE_STORM_MAX: u64 = 10;
 /// The longest delay that is drawn.
 const DELAY_LONGEST_MS: u64 = 60_000;
 
@@ -95,14 +98,14 @@ impl Plan {
         let nodes = usize::try_from(draw(1000, 9)).unwrap_or(1).saturating_add(1);
         let seconds = draw(1000, 60).saturating_add(30);
         let talk = draw(1000, 900).saturating_add(100);
-        let hostile = (0..draw(400, 2)).filter_map(|_| chance.pick(&Malice::ALL).copied()).collect();
+        let hostile: Vec<_> = (0..draw(400, 2)).filter_map(|_| chance.pick(&Malice::ALL).copied()).collect();
         let mut draw = |likely: u64, most: u64| match chance.happens(likely) {
             true => chance.below(most).saturating_add(1),
             false => 0,
         };
         let delay_ms = draw(60, DELAY_LONGEST_MS).max(faults.delay_ms);
         let faults = Faults { delay_ms, disk: draw(300, 80), recrash: draw(400, 700), ..faults };
-        Self {
+        let drawn = Self {
             nodes,
             linked: usize::try_from(draw(300, 3)).unwrap_or_default(),
             seconds,
@@ -113,6 +116,21 @@ impl Plan {
             month_apart: draw(300, 1) > 0 && nodes <= MONTH_APART_NODES_MAX,
             faults,
             hostile,
+        };
+        drawn.within_means()
+    }
+
+    /// The same among fewer devices, where hostile peers make every step dear: CI has minutes for hundreds of runs.
+    #[must_use]
+    pub fn within_means(self) -> Self {
+        // With many heads, whatever anybody shows is as long as can be.
+        if self.hostile.contains(&Malice::Forker) {
+            let nodes = self.nodes.min(FORKED_NODES_MAX);
+            return Self { nodes, linked: 0, storm: 0, ..self };
+        }
+        match self.hostile.is_empty() {
+            true => self,
+            false => Self { linked: self.linked.min(1), storm: self.storm.min(HOSTILE_STORM_MAX), ..self },
         }
     }
 }

@@ -67,5 +67,5 @@ const HONEST_SEEDS: u64 = 24;
 fn plan(seed: u64) -> Plan {
     let turn = seed.checked_sub(HONEST_SEEDS + 1).map(|seed| seed % Malice::ALL.len() as u64);
     let malice = turn.and_then(|turn| Malice::ALL.get(usize::try_from(turn).ok()?)).copied();
-    Plan { hostile: malice.into_iter().collect(), ..Plan::from_seed(seed) }
+    Plan { hostile: malice.into_iter().collect(), ..Plan::from_seed(seed) }.within_means()
 }
