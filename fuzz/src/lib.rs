@@ -18,6 +18,39 @@ pub mod text;
 #[path = "../../crates/ipfs/src/bitswap/message.rs"]
 mod bitswap_message;
 
+// For the same reason. Of `dunlin_ipfs` it needs the peer id alone, which the manifest gives that name.
+#[allow(dead_code, unreachable_pub)]
+#[path = "."]
+mod rendezvous {
+    #[path = "../../crates/node/src/discovery/rendezvous/limits.rs"]
+    mod limits;
+    #[path = "../../crates/node/src/discovery/rendezvous/registry.rs"]
+    mod registry;
+
+    const MEMORY_MAX: usize = 64 * 1024;
+
+    /// Lets a server with little memory answer requests, one a minute, of three peers in turn. No answer is longer than
+    /// what may be registered, whatever is asked.
+    pub fn serve(input: &[u8]) {
+        let mut registry = registry::Registry::new([7; 16], MEMORY_MAX);
+        let peers = [1, 2, 3].map(|number| {
+            let multihash = [&[0x12, 0x20], [number; 32].as_slice()].concat();
+            dunlin_ipfs::PeerId::from_bytes(&multihash).expect("a hash of a key")
+        });
+        let mut now = dunlin_base::Time::from_secs(1_700_000_000);
+        for (message, from) in super::messages(input).zip(peers.iter().cycle()).take(256) {
+            now = now + dunlin_base::Span::from_secs(60);
+            let Ok(request) = prost::Message::decode(message) else { continue };
+            // A message that is no request ends a stream.
+            if let Ok(Some(answer)) = registry.handle(now, *from, request) {
+                assert!(prost::Message::encoded_len(&answer) < 4 * MEMORY_MAX);
+            }
+        }
+    }
+}
+
+pub use rendezvous::serve as serve_rendezvous;
+
 use std::sync::LazyLock;
 
 use dunlin_base::SecretKey;

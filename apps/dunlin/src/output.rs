@@ -72,7 +72,7 @@ impl Output {
             }
             return self.line(&object.to_string());
         }
-        let day = self.zone.day(message.kept_ms);
+        let day = self.zone.day(message.sent_ms);
         if day != self.day {
             self.line(&format!("-- {day} --"))?;
             self.day = day;
@@ -80,7 +80,7 @@ impl Output {
         let head = format!(
             "{}  {}  {}: ",
             message.short_id,
-            self.zone.time(message.kept_ms),
+            self.zone.time(message.sent_ms),
             words::sender(message)
         );
         let indent = " ".repeat(head.width());

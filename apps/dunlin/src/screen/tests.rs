@@ -357,7 +357,7 @@ impl Shown {
         received.received_ms = NOON_MS + 2 * MINUTE_MS;
         let messages = vec![
             Message {
-                kept_ms: NOON_MS - 24 * 60 * MINUTE_MS,
+                sent_ms: NOON_MS - 24 * 60 * MINUTE_MS,
                 ..message("m0", 0, "The tide turns at noon tomorrow.")
             },
             message(
@@ -462,7 +462,7 @@ fn message(id: &str, minute: i64, text: &str) -> Message {
         order: minute.to_be_bytes().to_vec(),
         text: text.into(),
         sender_name: "Ben".into(),
-        kept_ms: NOON_MS + minute * MINUTE_MS,
+        sent_ms: NOON_MS + minute * MINUTE_MS,
         ..Message::default()
     }
 }

@@ -251,9 +251,9 @@ impl Thread {
         let chosen = self.chosen.as_ref().is_some_and(|chosen| chosen.place == *place);
         let mark = if chosen { "▌" } else { " " };
         let mut lines = Vec::new();
-        let day = zone.day(message.kept_ms);
+        let day = zone.day(message.sent_ms);
         let before = self.messages.range(..place).next_back();
-        if before.is_none_or(|(_, before)| zone.day(before.kept_ms) != day) {
+        if before.is_none_or(|(_, before)| zone.day(before.sent_ms) != day) {
             let rule = format!("── {day} ──");
             lines.push(Line::styled(rule, Style::new().add_modifier(Modifier::DIM)).centered());
         }
@@ -263,7 +263,7 @@ impl Thread {
         };
         lines.push(Line::from(vec![
             Span::raw(mark),
-            Span::styled(zone.time(message.kept_ms), Style::new().add_modifier(Modifier::DIM)),
+            Span::styled(zone.time(message.sent_ms), Style::new().add_modifier(Modifier::DIM)),
             Span::raw(" "),
             Span::styled(words::sender(message).to_owned(), Style::new().add_modifier(Modifier::BOLD)),
             Span::raw(state),

@@ -12,7 +12,8 @@ use dunlin_proto::rendezvous::pb::message::{
 };
 use prost::Message as _;
 
-use super::{ADDRESS_BYTES_MAX, DISCOVER_MAX, MESSAGE_BYTES_MAX, RENDEZVOUS};
+use super::limits::{ADDRESS_BYTES_MAX, DISCOVER_MAX};
+use super::{MESSAGE_BYTES_MAX, RENDEZVOUS};
 use crate::discovery::driver::{
     ADDRESSES_PER_PEER_MAX, Driver, DriverError, PEERS_PER_ANSWER_MAX, Sighted, SourceKind,
 };

@@ -1,6 +1,7 @@
 //! Rendezvous servers, in the protocol of Berty's (`spec/wesh-protocol.md` §6.6).
 
 pub(super) mod client;
+mod limits;
 mod registry;
 pub(crate) mod server;
 
@@ -8,9 +9,3 @@ pub(crate) mod server;
 pub(crate) const RENDEZVOUS: &str = "/rendezvous/1.0.0";
 /// Longest message (`spec/security.md` N2).
 const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Longest namespace.
-const NAMESPACE_CHARS_MAX: usize = 256;
-/// All addresses of a registration together.
-const ADDRESS_BYTES_MAX: usize = 2048;
-/// Registrations that one answer may have.
-const DISCOVER_MAX: usize = 1000;

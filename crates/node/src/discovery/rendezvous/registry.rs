@@ -11,7 +11,7 @@ use dunlin_proto::rendezvous::pb::message::{
 };
 use sha2::{Digest as _, Sha256};
 
-use super::{ADDRESS_BYTES_MAX, DISCOVER_MAX, NAMESPACE_CHARS_MAX};
+use super::limits::{ADDRESS_BYTES_MAX, DISCOVER_MAX, NAMESPACE_CHARS_MAX};
 
 /// Longest lifetime of a registration, in seconds.
 const TTL_MAX: i64 = 72 * 3600;
