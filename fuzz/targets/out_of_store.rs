@@ -7,7 +7,7 @@ use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::{MemoryStore, Tx};
 use dunlin_base::seal::{Nonce, seal};
 use dunlin_fuzz::{group, member};
-use dunlin_proto::protocol::{OutOfStoreMessage, OutOfStoreMessageEnvelope};
+use dunlin_proto::protocol::{EncryptedMessage, OutOfStoreMessage, OutOfStoreMessageEnvelope};
 use dunlin_wesh::message::{
     ChainKey, OtherChain, SealedOutOfStore, out_of_store_reference, register_chain_key,
 };
@@ -15,27 +15,32 @@ use libfuzzer_sys::fuzz_target;
 use prost::Message;
 
 fuzz_target!(|bytes: &[u8]| {
-    let device = member().device;
-    let id = DeviceId::new(device.public());
     open(bytes);
-
     open(&envelope(bytes, 1));
     if let Ok(message) = OutOfStoreMessage::decode(bytes) {
         open(&envelope(bytes, message.counter));
     }
 
+    // What its sender seals need not be a message inside.
+    open(&sealed(bytes));
+    let clear = EncryptedMessage { plaintext: bytes.to_vec(), ..EncryptedMessage::default() };
+    assert!(open(&sealed(&clear.encode_to_vec())), "a message as every sender makes it");
+});
+
+/// What the device sends with `clear` inside.
+fn sealed(clear: &[u8]) -> Vec<u8> {
+    let device = member().device;
     let (_, key) = chain().step(&group().id()).expect("the first of many counters");
     let message = OutOfStoreMessage {
         cid: Vec::new(),
-        device_pk: id.as_bytes().to_vec(),
+        device_pk: DeviceId::new(device.public()).as_bytes().to_vec(),
         counter: 1,
-        sig: device.sign(bytes).as_bytes().to_vec(),
-        encrypted_payload: seal(&key, Nonce::of_counter(1), bytes),
+        sig: device.sign(clear).as_bytes().to_vec(),
+        encrypted_payload: seal(&key, Nonce::of_counter(1), clear),
         ..OutOfStoreMessage::default()
     };
-    let opened = open(&envelope(&message.encode_to_vec(), 1));
-    assert!(opened, "a message as every sender makes it");
-});
+    envelope(&message.encode_to_vec(), 1)
+}
 
 fn chain() -> ChainKey {
     ChainKey::new(SymmetricKey::from_bytes([6; 32]), 0)
