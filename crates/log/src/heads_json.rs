@@ -15,15 +15,36 @@ use crate::log::HEADS_KNOWN_MAX;
 
 /// Writes `entries` as Go writes a list of them, byte for byte.
 pub fn heads_to_json(entries: &[Entry]) -> Vec<u8> {
-    let mut out = String::from("[");
-    for (at, entry) in entries.iter().enumerate() {
-        if at > 0 {
-            out.push(',');
-        }
-        push_entry(&mut out, entry);
+    let mut list = HeadsJson::default();
+    for entry in entries {
+        list.push_within(entry, usize::MAX);
     }
-    out.push(']');
-    out.into_bytes()
+    list.into_bytes()
+}
+
+/// A list of heads that is being written, as [`heads_to_json`] writes it.
+#[derive(Clone, Debug, Default)]
+pub struct HeadsJson(String);
+
+impl HeadsJson {
+    /// Adds an entry, unless the list would have more than `bytes_max` bytes with it. Says whether it was added.
+    pub fn push_within(&mut self, entry: &Entry, bytes_max: usize) -> bool {
+        let before = self.0.len();
+        self.0.push(if before == 0 { '[' } else { ',' });
+        push_entry(&mut self.0, entry);
+        // The bracket at the end counts.
+        let fits = self.0.len() < bytes_max;
+        if !fits {
+            self.0.truncate(before);
+        }
+        fits
+    }
+
+    /// The list.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        self.0.push_str(if self.0.is_empty() { "[]" } else { "]" });
+        self.0.into_bytes()
+    }
 }
 
 fn push_entry(out: &mut String, entry: &Entry) {

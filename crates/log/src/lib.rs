@@ -65,7 +65,7 @@ mod waiting;
 
 pub use cbor::DecodeError;
 pub use entry::{Body, Clock, ENTRY_VERSION, Entry, SealedLinks};
-pub use heads_json::{HeadError, HeadsError, heads_from_json, heads_to_json};
+pub use heads_json::{HeadError, HeadsError, HeadsJson, heads_from_json, heads_to_json};
 pub use identity::{Identity, SHARED_KEY_KIND, Signer, Writer};
 pub use log::{AppendError, HEADS_KNOWN_MAX, Ingest, Log, block_in, blocks_in};
 pub use rows::{BLOCKS, LogTag, Position};

@@ -225,7 +225,6 @@ impl Node {
                 if sources.iter().any(|source| source.kind == SourceKind::Relay && source.announced > 0) {
                     return;
                 }
-                tokio::time::sleep(Duration::from_millis(40)).await;
             }
         };
         if timeout(PATIENCE, waiting).await.is_err() {
@@ -250,8 +249,9 @@ impl Node {
         opened.unwrap()
     }
 
-    /// Says a word until the other has heard it: what was said before the other had the key stays closed to it.
-    async fn say_until_heard(&self, group: GroupId, other: &mut Self) {
+    /// Says a word until the other has heard it: what was said before the key was given to the other stays closed to it,
+    /// and that it was given is an event of the group.
+    async fn say_until_heard(&mut self, group: GroupId, other: &mut Self) {
         let hears = async {
             loop {
                 match &*other.events.recv().await.unwrap() {
@@ -263,14 +263,17 @@ impl Node {
         let says = async {
             loop {
                 self.node.send(group, b"hello".to_vec()).await.unwrap();
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                let is_news = |event: &Event| matches!(event, Event::Metadata(news) if news.group == group);
+                while !is_news(&self.events.recv().await.unwrap()) {}
             }
         };
-        tokio::select! {
-            () = hears => {}
-            () = says => {}
-            () = tokio::time::sleep(PATIENCE) => panic!("nothing was heard"),
-        }
+        let heard = async {
+            tokio::select! {
+                () = hears => {}
+                () = says => {}
+            }
+        };
+        timeout(PATIENCE, heard).await.expect("nothing was heard");
     }
 
     /// Makes a link, and accepts no requests yet.

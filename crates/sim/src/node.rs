@@ -138,7 +138,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub fn new(seed: u64, number: usize) -> Self {
+    pub fn new(seed: u64, number: usize, is_blank: bool) -> Self {
         let mut chance = Chance::new(seed, &format!("node {number}"));
         let mut id = [0; 34];
         rand_core::RngCore::fill_bytes(&mut chance, &mut id);
@@ -157,7 +157,7 @@ impl Node {
             disk_fails_until: None,
             is_slow: false,
             busy_until: Time::default(),
-            is_blank: false,
+            is_blank,
             halted: None,
             shown_before: 0,
             sealed: Vec::new(),

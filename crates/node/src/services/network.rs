@@ -143,7 +143,9 @@ impl<A: App + Send + 'static> NodeService for Network<A> {
             let told = "the group is not active on this node: activate it first";
             refusal(Code::NotFound, "group-inactive", told.to_owned())
         };
-        let group = GroupId::from_bytes(&request.into_inner().group_pk).map_err(|_| inactive())?;
+        let group = GroupId::from_bytes(&request.into_inner().group_pk).map_err(|error| {
+            refusal(Code::InvalidArgument, "group-malformed", format!("group_pk: {error}"))
+        })?;
         let shown = self.node.view(move |read, engine, _| engine.shown_by_devices(read, &group)).await;
         let shown = shown.map_err(|error| match error {
             CallError::Refused(CommandError::NotActive) => inactive(),

@@ -136,6 +136,30 @@ async fn a_peer_is_seen_as_long_as_it_is_there() {
 }
 
 #[tokio::test]
+async fn devices_show_what_they_can_do_and_how_much_was_seen_of_them() {
+    let alice = Served::start().await;
+    let group_pk = alice.group().await;
+    for text in [b"one", b"two"] {
+        alice.send(&group_pk, text).await;
+    }
+    let devices = async |group_pk| {
+        let asked = node_api::GroupDevicesRequest { group_pk };
+        alice.node_client().group_devices(asked).await
+    };
+    let shown = devices(group_pk).await.unwrap().into_inner().devices;
+    let [device] = &shown[..] else { panic!("{shown:?}") };
+    assert_eq!(device.capabilities.unwrap().features, 3, "it signs where all of it belongs");
+    let whole = node_api::ContextChain { first: 1, last: 2, missing: 0, breaks: 0 };
+    assert_eq!(device.messages, Some(whole));
+    assert!(device.events.is_some_and(|events| (events.missing, events.breaks) == (0, 0)), "{device:?}");
+
+    assert_eq!(devices(vec![1; 31]).await.unwrap_err().code(), Code::InvalidArgument);
+    let strange = dunlin_base::SecretKey::from_seed([9; 32]).public().as_bytes().to_vec();
+    assert_eq!(devices(strange).await.unwrap_err().code(), Code::NotFound);
+    alice.stop().await;
+}
+
+#[tokio::test]
 async fn secrets_of_account_and_contact_groups_stay() {
     let s = Served::start().await;
     let account = s.configuration().await.account_group_pk;

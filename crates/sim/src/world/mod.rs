@@ -97,8 +97,8 @@ struct World {
 impl World {
     fn new(seed: u64, plan: &Plan) -> Self {
         let devices = plan.nodes.saturating_add(plan.linked);
-        let mut nodes: Vec<_> = (0..devices).map(|number| Node::new(seed, number)).collect();
-        nodes.iter_mut().skip(plan.nodes).for_each(|node| node.is_blank = true);
+        let nodes = (0..devices).map(|number| Node::new(seed, number, number >= plan.nodes));
+        let nodes: Vec<_> = nodes.collect();
         let villains = plan.hostile.iter().enumerate();
         let villains: Vec<_> = villains.map(|(number, malice)| Villain::new(seed, number, *malice)).collect();
         let hosts = nodes.iter().map(|node| &node.id).chain(villains.iter().map(|villain| &villain.id));

@@ -10,9 +10,9 @@ use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::ReadError;
 use dunlin_base::planted::{self, Bug};
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
-use dunlin_log::{Checked, Checker, Entry, Ingest, JoinedBatch, Verdict, heads_from_json, heads_to_json};
+use dunlin_log::{Checked, Checker, Entry, HeadsJson, Ingest, JoinedBatch, Verdict, heads_from_json};
 
-use super::fetches::{Ask, FETCHES_MAX, Wanter};
+use super::fetches::{Ask, FETCHES_MAX};
 use super::groups::Subscriber;
 use super::{Action, Ctx, Engine, StoreKind};
 use crate::heads::{self, HeadsPayload};
@@ -272,19 +272,13 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn handle_checked_block(&mut self, ctx: &mut Ctx<'_, '_>, checked: Checked) -> Result<(), ReadError> {
-        let wanters = self.fetches.arrived(&checked.entry().id());
-        // Others may want it by now; it belongs to the log that it names.
-        let belongs = |wanter: &&Wanter| {
-            let active = self.groups.get(&wanter.group);
-            active.is_some_and(|active| {
-                active.store(wanter.kind).log.checker().log_id() == checked.entry().log_id()
-            })
-        };
-        let Some(wanter) = wanters.iter().find(belongs) else { return Ok(()) };
-        self.at_work = Some(wanter.group);
-        let store = self.active_mut(&wanter.group)?.store_mut(wanter.kind);
-        let taken = store.log.ingest_checked(ctx.tx, checked)?;
-        self.follow_ingest(ctx, &wanter.group, wanter.kind, taken);
+        // Others may want it by now. Those to which it does not belong refuse it, and ask no more.
+        for wanter in self.fetches.arrived(&checked.entry().id()) {
+            self.at_work = Some(wanter.group);
+            let store = self.active_mut(&wanter.group)?.store_mut(wanter.kind);
+            let taken = store.log.ingest_checked(ctx.tx, checked.clone())?;
+            self.follow_ingest(ctx, &wanter.group, wanter.kind, taken);
+        }
         self.ask_for_blocks(ctx.now);
         self.finish(ctx)
     }
@@ -619,24 +613,25 @@ impl Engine {
             store.log.heads(ctx.tx)?.into_iter().partition(|head| Some(*head) == store.own_head);
         let turn = store.heads_turn.checked_rem(others.len()).unwrap_or_default();
         others.rotate_left(turn);
-        let mut entries: Vec<Entry> = Vec::new();
-        let (mut bytes, mut json_bytes, mut passed_over, mut in_turn) = (0_usize, 2_usize, 0_usize, 0_usize);
+        let mut heads = HeadsJson::default();
+        let mut shown = Vec::new();
+        let (mut bytes, mut passed_over, mut in_turn) = (0_usize, 0_usize, 0_usize);
         for head in own.iter().chain(&others) {
             let Some(entry) = store.log.entry(ctx.tx, *head)? else { continue };
             let with_it = bytes.saturating_add(entry.block().len());
-            let json_with_it = json_bytes.saturating_add(heads_to_json(std::slice::from_ref(&entry)).len());
             // The own one, and the one whose turn it is.
             let has_the_word = Some(*head) == store.own_head || (in_turn, passed_over) == (0, 0);
-            let is_enough = planted::is(Bug::OneHeadShown) && !entries.is_empty();
-            if is_enough || json_with_it > json_bytes_max || (with_it > HEADS_BYTES_MAX && !has_the_word) {
+            let is_enough = planted::is(Bug::OneHeadShown) && !shown.is_empty();
+            let may_go = !is_enough && (has_the_word || with_it <= HEADS_BYTES_MAX);
+            if !may_go || !heads.push_within(&entry, json_bytes_max) {
                 passed_over = passed_over.saturating_add(1);
                 if passed_over >= HEADS_PASSED_OVER_MAX {
                     break;
                 }
                 continue;
             }
-            (bytes, json_bytes) = (with_it, json_with_it);
-            entries.push(entry);
+            bytes = with_it;
+            shown.push(*head);
             if passed_over == 0 && Some(*head) != store.own_head {
                 in_turn = in_turn.saturating_add(1);
             }
@@ -650,12 +645,11 @@ impl Engine {
         let address = store.address.to_string();
         let link_key = active.group.link_key();
         let payload = HeadsPayload {
-            heads: heads_to_json(&entries),
+            heads: heads.into_bytes(),
             device: Some(active.own_device()),
             host: Some(self.host.clone()),
         };
         let token = rotation::heads_token(&address, link_key, ctx.now, self.profile.rotation());
-        let shown = entries.iter().map(Entry::id).collect();
         Ok((payload.seal(&address, link_key, &token, ctx.rng), shown))
     }
 }

@@ -324,6 +324,37 @@ fn another_block_under_a_name_holds_up_nothing() {
     assert!(asked > 1, "it was asked for again");
 }
 
+/// Who is in two groups names a block of one as missing in the other, while it is on its way and judged ahead for the
+/// first: both have their answer when it comes.
+#[test]
+fn a_block_of_another_log_is_refused_where_it_was_named_and_asked_for_no_more() {
+    let mut device = Device::new(1);
+    let groups = [(); 2].map(|()| device.run(|ctx, engine| engine.create_group(ctx).unwrap()));
+    let [mut here, mut there] =
+        groups.map(|group| Member::of(&device, &group, Profile::Berty.message_store()));
+    let wanted = here.write(b"wanted", &[]);
+    let (rightly, wrongly) =
+        (here.write(b"on top of it", &[wanted.id()]), there.write(b"on top of it", &[wanted.id()]));
+    device.run(|ctx, engine| {
+        engine.handle_connected(ctx, &peer(), true).unwrap();
+        for member in [&here, &there] {
+            engine.handle_topic_joined(ctx, &peer(), &member.address).unwrap();
+        }
+    });
+    let data = here.heads(NOW, std::slice::from_ref(&rightly));
+    device.run(|ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+    let checker = device.engine.checker_of(&wanted.id()).unwrap();
+    let checked = checker.check(wanted.block()).unwrap();
+    let data = there.heads(NOW, std::slice::from_ref(&wrongly));
+    device.run(|ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+    device.run(|ctx, engine| engine.handle_checked_block(ctx, checked).unwrap());
+    device.settle();
+    for (group, entry) in groups.iter().zip([&rightly, &wrongly]) {
+        assert!(device.engine.position(&device.store, group, true, &entry.id()).unwrap().is_some());
+    }
+    assert_eq!(device.engine.underway().fetches, 0);
+}
+
 /// What came on the topic is told to the topic again, unless those there said it; not to whom it came from.
 #[test]
 fn what_was_learned_is_told_again() {
@@ -346,7 +377,7 @@ fn what_was_learned_is_told_again() {
         let (mut now, mut times) = (NOW, Vec::new());
         while let Some(due) = device.engine.timeout().filter(|due| *due < NOW + Span::from_secs(7200)) {
             if echo {
-                hosts.iter().skip(1).for_each(|host| actions.extend(gossip(device, now, host)));
+                hosts[1..].iter().for_each(|host| actions.extend(gossip(device, now, host)));
             }
             now = due.max(now);
             actions.extend(device.step_at(now, |ctx, engine| engine.handle_timeout(ctx).unwrap()).1);

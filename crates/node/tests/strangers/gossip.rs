@@ -1,20 +1,17 @@
 //! What a node passes on of what is said on the topics of its groups.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test may fail by panicking")]
-
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use dunlin_base::kv::MemoryStore;
-use dunlin_ipfs::{Config, Event, Events, Ipfs, Multiaddr, NoBlocks, PeerId};
+use dunlin_ipfs::{Config, Event, Events, Ipfs, NoBlocks, PeerId};
 use dunlin_node::{NodeConfig, NodeHandle};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-/// Far longer than anything takes, even on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::{PATIENCE, address};
 
 /// N6: whoever has no key of the group can say nothing on its topic that goes further than one member.
 #[tokio::test]
@@ -59,19 +56,6 @@ async fn what_no_member_said_goes_no_further() {
     for node in [ann, bob] {
         node.shutdown().await;
     }
-}
-
-/// Where a node listens, once it does.
-async fn address(node: &NodeHandle) -> Multiaddr {
-    let there = async {
-        loop {
-            if let Some(address) = node.addresses().into_iter().next() {
-                return address;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    timeout(PATIENCE, there).await.expect("the node does not listen")
 }
 
 /// A host that is in no group.
