@@ -1,8 +1,7 @@
 //! What becomes of the memory of the process.
 
 /// Lets the system write no memory of the process to a disk when it crashes, and no other program of the user look into
-/// it (`spec/security.md` S4). What fails is told, and nothing more: a node is
-/// of use without it.
+/// it (`spec/security.md` S4). What fails is told, and nothing more: a node is of use without it.
 pub fn keep_to_itself() {
     #[cfg(unix)]
     if let Err(error) = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0) {
