@@ -152,6 +152,13 @@ pub enum ContactState {
     Blocked,
 }
 
+impl ContactState {
+    /// Whether whoever is brought into this state has a group with the account from then on.
+    pub const fn has_group(self) -> bool {
+        matches!(self, Self::ToRequest | Self::Added)
+    }
+}
+
 impl From<ContactState> for protocol::ContactState {
     fn from(state: ContactState) -> Self {
         match state {

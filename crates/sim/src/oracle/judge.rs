@@ -296,14 +296,8 @@ impl Oracle {
                 continue;
             };
             let groups = |node: &Node| {
-                let known = node.look(|read, engine| engine.known_groups(read))?.ok()?.into_iter();
-                // Whether the group with a blocked contact is known hangs on what was heard first.
-                let is_blocked = |contact: &Option<AccountId>| {
-                    let state = |contact| node.look(|read, engine| engine.contact_state(read, contact));
-                    matches!(contact.as_ref().and_then(state), Some(Ok(Some(ContactState::Blocked))))
-                };
-                let kept = known.filter(|(_, _, contact)| !is_blocked(contact));
-                Some(kept.map(|(group, _, _)| group).collect::<BTreeSet<_>>())
+                let known = node.look(|read, engine| engine.known_groups(read))?.ok()?;
+                Some(known.into_iter().map(|(group, _, _)| group).collect::<BTreeSet<_>>())
             };
             if groups(one) != groups(other) {
                 self.violate(Violation::Apart { nodes: (a, b), what: "their groups" });

@@ -12,7 +12,6 @@ use dunlin_orbitdb::operation;
 use super::groups::ActiveGroup;
 use super::opening::group_entry_key;
 use super::{CommandError, Ctx, Engine, Event, MetadataEvent, StoreKind};
-use crate::contact::ContactState;
 use crate::context;
 use crate::group::Group;
 use crate::message;
@@ -223,7 +222,11 @@ impl Engine {
                 self.forget_group(ctx, left);
                 Ok(())
             }
-            Change::ContactChanged { account, state, .. } => self.follow_contact(ctx, account, *state),
+            Change::ContactGroupMade { account } => {
+                self.remember_contact_group(ctx, account);
+                Ok(())
+            }
+            Change::ContactChanged { account, state, .. } => self.follow_lookup(ctx, account, *state),
             Change::DeviceNoted { .. } => self.follow_devices(ctx.tx),
             Change::RequestsChanged { .. } | Change::SeedReset { .. } => self.follow_requests(ctx),
             Change::ContextsAlways { device } => self.require_contexts(ctx, group, device),
@@ -237,20 +240,11 @@ impl Engine {
         }
     }
 
-    fn follow_contact(
-        &mut self,
-        ctx: &mut Ctx<'_, '_>,
-        account: &AccountId,
-        state: ContactState,
-    ) -> Result<(), ReadError> {
-        match state {
-            ContactState::ToRequest | ContactState::Added => match Group::contact(&self.keys, account) {
-                Ok(group) => self.remember_group(ctx, &group, Some(*account)),
-                Err(error) => tracing::debug!(%error, "no secret can be shared with this contact"),
-            },
-            _ => {}
+    fn remember_contact_group(&self, ctx: &mut Ctx<'_, '_>, account: &AccountId) {
+        match Group::contact(&self.keys, account) {
+            Ok(group) => self.remember_group(ctx, &group, Some(*account)),
+            Err(error) => tracing::debug!(%error, "no secret can be shared with this contact"),
         }
-        self.follow_lookup(ctx, account, state)
     }
 
     fn take_chain_key(
@@ -367,14 +361,24 @@ impl Engine {
                 contacts.push((record.contact.account, record.state));
                 ControlFlow::Continue(())
             })?;
+            let with_group = index.contacts_with_group(ctx.tx)?;
             for (id, joined) in groups {
                 match joined {
                     Some(joined) => self.remember_group(ctx, &joined, None),
                     None => self.forget_group(ctx, &id),
                 }
             }
+            for (id, _, contact) in self.known_groups(ctx.tx)? {
+                // Made by an event that counts no more.
+                if contact.is_some_and(|account| !with_group.contains(&account)) {
+                    self.forget_group(ctx, &id);
+                }
+            }
+            for account in &with_group {
+                self.remember_contact_group(ctx, account);
+            }
             for (account, state) in contacts {
-                self.follow_contact(ctx, &account, state)?;
+                self.follow_lookup(ctx, &account, state)?;
             }
             self.follow_requests(ctx)?;
             self.follow_devices(ctx.tx)?;

@@ -76,6 +76,11 @@ pub enum Change {
         /// How it introduces itself.
         contact: Contact,
     },
+    /// There is a group with a contact from now on, whatever becomes of the contact.
+    ContactGroupMade {
+        /// Which.
+        account: AccountId,
+    },
     /// A member of a contact group said under which key it is known elsewhere.
     AliasKeyAdded {
         /// The device that said it.
@@ -121,6 +126,7 @@ impl fmt::Debug for Change {
             Self::RequestsChanged { .. } => f.debug_struct("RequestsChanged"),
             Self::SeedReset { .. } => f.debug_struct("SeedReset"),
             Self::ContactChanged { .. } => f.debug_struct("ContactChanged"),
+            Self::ContactGroupMade { .. } => f.debug_struct("ContactGroupMade"),
             Self::AliasKeyAdded { .. } => f.debug_struct("AliasKeyAdded"),
             Self::InitialMember { .. } => f.debug_struct("InitialMember"),
             Self::Replicating { .. } => f.debug_struct("Replicating"),
@@ -145,6 +151,7 @@ impl fmt::Debug for Change {
                 .field("before", before)
                 .field("state", state)
                 .finish_non_exhaustive(),
+            Self::ContactGroupMade { account } => shown.field("account", account).finish(),
             Self::InitialMember { member } => shown.field("member", member).finish(),
             Self::DeviceNoted { device }
             | Self::ContextsAlways { device }

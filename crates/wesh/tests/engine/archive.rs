@@ -1,8 +1,9 @@
 //! An account is written into an archive, and comes out of it as a new device.
 
-use dunlin_base::EntryId;
 use dunlin_base::kv::{Durability, MemoryStore, Store, Tx};
+use dunlin_base::{AccountId, EntryId, SecretKey};
 use dunlin_wesh::archive::{ArchiveReader, Import, ImportArchiveError, Imported, Item};
+use dunlin_wesh::contact::{Contact, ContactState};
 use dunlin_wesh::engine::{Ctx, Engine, OpenError};
 use dunlin_wesh::keys::{ImportError, KeyStoreError};
 use dunlin_wesh::profile::Profile;
@@ -10,6 +11,7 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::SeedableRng;
 
 use crate::device::{Device, NOW, host};
+use crate::pair::Pair;
 
 #[test]
 fn an_account_comes_out_as_a_new_device() {
@@ -64,6 +66,40 @@ fn a_long_history_joins_before_the_device_is_announced() {
     let (old, new) = (old.kinds(&account), new.kinds(&account));
     assert_eq!(new[..old.len()], old);
     assert_eq!(new[old.len()..], ["device", "key"]);
+}
+
+/// One device of an account adds somebody whom another one, which has not heard of it, blocks. A third that hears of the
+/// block first knows the group like the one that made it.
+#[test]
+fn a_contact_that_was_added_and_blocked_has_its_group_on_every_device() {
+    let mut first = Device::new(1);
+    let archive = first.export();
+    let blocks = Device::open_at(1, 11, import(&archive).unwrap().0);
+    let hears = Device::open_at(2, 12, import(&archive).unwrap().0);
+    let key = SecretKey::from_seed([9; 32]).public();
+    let contact = Contact { account: AccountId::new(key), seed: Some([1; 32]), metadata: Vec::new() };
+    let group = first.engine.contact_group(&contact.account).unwrap();
+    first.run(|ctx, engine| engine.request_contact(ctx, &contact, b"").unwrap());
+
+    let mut pair = Pair::of([blocks, hears]);
+    let account = pair.devices[0].engine.account_group();
+    for _ in 0..8 {
+        pair.step(0, |ctx, engine| engine.send_metadata(ctx, &account, b"later").unwrap());
+    }
+    pair.step(0, |ctx, engine| engine.block_contact(ctx, &contact.account).unwrap());
+    pair.connect();
+    let knows = |device: &Device| {
+        let state = device.engine.contact_state(&device.store, &contact.account).unwrap();
+        (state, device.engine.known_group(&device.store, &group).unwrap().is_some())
+    };
+    assert_eq!(knows(&pair.devices[1]), (Some(ContactState::Blocked), false));
+
+    let [_, hears] = pair.devices;
+    let mut pair = Pair::of([Device::open_at(1, 13, first.store), Device::open_at(2, 14, hears.store)]);
+    pair.connect();
+    for device in &pair.devices {
+        assert_eq!(knows(device), (Some(ContactState::Blocked), true));
+    }
 }
 
 #[test]

@@ -33,7 +33,12 @@ impl Device {
     }
 
     pub fn open(number: u64, store: MemoryStore) -> Self {
-        let mut rng = ChaCha12Rng::seed_from_u64(number);
+        Self::open_at(number, number, store)
+    }
+
+    /// A device whose host and whose chance are named each by itself.
+    pub fn open_at(number: u64, chance: u64, store: MemoryStore) -> Self {
+        let mut rng = ChaCha12Rng::seed_from_u64(chance);
         let mut tx = Tx::new(&store);
         let mut ctx = Ctx { tx: &mut tx, now: NOW, rng: &mut rng };
         let engine = Engine::open(&mut ctx, Profile::Berty, host(number)).unwrap();

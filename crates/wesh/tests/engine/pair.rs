@@ -17,8 +17,7 @@ pub struct Pair {
 impl Pair {
     /// Two accounts that are in one group.
     pub fn in_a_group() -> (Self, GroupId) {
-        let devices = [Device::new(1), Device::new(2)];
-        let mut pair = Self { devices, now: NOW, told: [Vec::new(), Vec::new()], actions: Vec::new() };
+        let mut pair = Self::of([Device::new(1), Device::new(2)]);
         let group = pair.step(0, |ctx, engine| engine.create_group(ctx).unwrap());
         let store = &pair.devices[0].store;
         let invitation = pair.devices[0].engine.invitation(store, &group).unwrap();
@@ -26,12 +25,22 @@ impl Pair {
             engine.join_group(ctx, &invitation).unwrap();
             engine.activate(ctx, &group).unwrap();
         });
+        pair.connect();
+        (pair, group)
+    }
+
+    /// Two devices, of the hosts 1 and 2.
+    pub fn of(devices: [Device; 2]) -> Self {
+        Self { devices, now: NOW, told: [Vec::new(), Vec::new()], actions: Vec::new() }
+    }
+
+    /// Connects the two, who then hear all that the other has.
+    pub fn connect(&mut self) {
         for (one, other) in [(0, 1), (1, 0)] {
             let peer = host(other as u64 + 1);
-            pair.step(one, |ctx, engine| engine.handle_connected(ctx, &peer, one == 0).unwrap());
+            self.step(one, |ctx, engine| engine.handle_connected(ctx, &peer, one == 0).unwrap());
         }
-        pair.settle();
-        (pair, group)
+        self.settle();
     }
 
     /// Lets a device do something, without letting it reach the other.

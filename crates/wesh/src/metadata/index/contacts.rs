@@ -64,6 +64,7 @@ impl Index {
         change: &ContactChange<'_>,
         changes: &mut Vec<Change>,
     ) -> Result<(), ReadError> {
+        self.note_shared(tx, account, change.step, changes)?;
         let key = self.key(Tag::Contact, &[account.as_bytes()]);
         let stored = tx.get(tables::INDEX, &key)?;
         let before = stored.as_deref().map(Row::parse).transpose()?;
@@ -80,6 +81,37 @@ impl Index {
             contact: row.record(*account).contact,
         });
         Ok(())
+    }
+
+    /// Notes that there is a group with `account`. One such event anywhere in the log is enough, also one that is older than
+    /// what decided the state and comes after it: devices of an account know the same groups, whatever they heard first.
+    fn note_shared(
+        &self,
+        tx: &mut Tx<'_>,
+        account: &AccountId,
+        step: ContactStep,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), ReadError> {
+        if !step.state().has_group() {
+            return Ok(());
+        }
+        let key = self.key(Tag::Shared, &[account.as_bytes()]);
+        if !tx.contains(tables::INDEX, &key)? {
+            tx.put(tables::INDEX, &key, &[]);
+            changes.push(Change::ContactGroupMade { account: *account });
+        }
+        Ok(())
+    }
+
+    /// Accounts with which there is a group, whatever became of them since: each was to be asked or added once.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn contacts_with_group(&self, read: &dyn Read) -> Result<Vec<AccountId>, ReadError> {
+        let rows =
+            read.collect(tables::INDEX, &self.range(Tag::Shared, &[]), Direction::Ascending, usize::MAX)?;
+        let account = |key: &[u8]| AccountId::from_stored(key.last_chunk::<32>()?);
+        rows.iter().map(|(key, _)| account(key).ok_or_else(|| damaged(tables::INDEX))).collect()
     }
 
     /// Where the account stands with `account`; none when its log does not mention it.

@@ -24,6 +24,7 @@
 //! | `R` | | position, seed in force |
 //! | `K` | seed | nothing: was in force once |
 //! | `C` | account | see [`ContactRecord`] |
+//! | `P` | account | nothing: was to be asked or added once, so there is a group with it |
 //! | `A` | device | position, alias key |
 //! | `N` | position | device that says it, then its note about a device of the account as field 1003 |
 //! | `V` | position | payload of the event 500 |

@@ -24,6 +24,7 @@ pub(super) enum Tag {
     Credential = b'V' as isize,
     Waiting = b'W' as isize,
     Once = b'X' as isize,
+    Shared = b'P' as isize,
 }
 
 /// A position as bytes that sort as the log does.

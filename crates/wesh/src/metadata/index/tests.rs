@@ -289,6 +289,40 @@ fn newest_event_decides_and_older_ones_fill_in() {
     assert_eq!(fold(&index, &mut tx, &log[1..]), []);
 }
 
+/// Which contacts have a group does not hang on what is heard first: one that was added and then blocked has one where the
+/// block came before, and whoever was never more than asking has none.
+#[test]
+fn a_contact_has_its_group_in_whatever_order_it_was_added_and_blocked() {
+    let mut scene = Scene::account();
+    let own = scene.own.clone();
+    let log = [
+        (at(1), scene.by_own(Event::member_device_added)),
+        (at(2), scene.by(&own, &Event::contact_received(&own, contact(1, None, b"")))),
+        (at(3), scene.by(&own, &Event::contact_accepted(&own, account(1)))),
+        (at(4), scene.by(&own, &Event::contact_blocked(&own, account(1)))),
+        (at(5), scene.by(&own, &Event::contact_received(&own, contact(2, None, b"")))),
+        (at(6), scene.by(&own, &Event::contact_blocked(&own, account(2)))),
+    ];
+    let index = scene.index();
+    for turn in 0..log.len() {
+        for backwards in [false, true] {
+            let mut order = log.to_vec();
+            order.rotate_left(turn);
+            if backwards {
+                order.reverse();
+            }
+            let store = MemoryStore::default();
+            let mut tx = Tx::new(&store);
+            let changes = fold(&index, &mut tx, &order);
+            let made: Vec<_> =
+                changes.iter().filter(|change| matches!(change, Change::ContactGroupMade { .. })).collect();
+            assert_eq!(made, [&Change::ContactGroupMade { account: account(1) }], "{order:?}");
+            assert_eq!(index.contacts_with_group(&tx).unwrap(), [account(1)]);
+            assert_eq!(index.contact_state(&tx, &account(1)).unwrap(), Some(ContactState::Blocked));
+        }
+    }
+}
+
 #[test]
 fn groups_seeds_and_requests_follow_the_log() {
     let mut scene = Scene::account();
