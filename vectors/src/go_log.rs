@@ -334,7 +334,7 @@ pub(crate) fn fetch(
     while let Some(id) = ahead.pop() {
         match blocks.get(&id) {
             Some(block) => match log.ingest(tx, block).map_err(|error| error.to_string())? {
-                Ingest::Stored { missing } => ahead.extend(missing),
+                Ingest::Stored { missing, .. } => ahead.extend(missing),
                 Ingest::Known | Ingest::Refused(_) => {}
             },
             None => log.give_up(tx, id).map_err(|error| error.to_string())?,

@@ -141,7 +141,7 @@ fn receive(
     let Ok(heads) = heads_from_json(heads.as_bytes()) else { return Ok(()) };
     for entry in heads.into_iter().flatten() {
         let taken = log.ingest(tx, entry.block()).map_err(|error| error.to_string())?;
-        if let Ingest::Stored { missing } = taken {
+        if let Ingest::Stored { missing, .. } = taken {
             fetch(log, tx, &missing, blocks)?;
         }
     }

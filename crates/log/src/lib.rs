@@ -33,7 +33,7 @@
 //! let mut other = Log::new("/orbitdb/bafy…/tides", rules);
 //! let mut tx = Tx::new(&other_store);
 //! let stored = other.ingest(&mut tx, high.entry.block())?;
-//! assert_eq!(stored, Ingest::Stored { missing: vec![low.id] });
+//! assert_eq!(stored, Ingest::Stored { fault: None, missing: vec![low.id] });
 //! other.ingest(&mut tx, low.entry.block())?;
 //! assert_eq!(other.join_ready(&mut tx, 100)?.joined.len(), 2);
 //! assert_eq!(other.heads(&tx)?, log.heads(&store)?);

@@ -30,6 +30,8 @@ pub enum Ingest {
     Refused(Refusal),
     /// It is stored and joins as soon as its parents have.
     Stored {
+        /// Why it will not count, as far as its own bytes tell. A replay shows when it joins.
+        fault: Option<Quarantine>,
         /// Ids that it is the first to name: to be fetched.
         missing: Vec<EntryId>,
     },
@@ -187,7 +189,7 @@ impl Log {
         let missing = session.store(&checked, before)?;
         session.end()?;
         self.lately.keep(checked.entry);
-        Ok(Ingest::Stored { missing })
+        Ok(Ingest::Stored { fault: checked.fault, missing })
     }
 
     /// Joins stored entries whose parents have joined or were given up, and does what follows from it,

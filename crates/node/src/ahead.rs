@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use dunlin_base::EntryId;
+use dunlin_base::{EntryId, PeerId};
 use dunlin_log::Checker;
 
 use crate::core::NetworkInput;
@@ -40,13 +40,15 @@ impl Ahead {
         self.lock().clear();
     }
 
-    /// Judges a block that came.
-    pub fn judge(&self, entry: EntryId, block: Bytes) -> NetworkInput {
+    /// Judges a block that came from `peer`.
+    pub fn judge(&self, peer: PeerId, entry: EntryId, block: Bytes) -> NetworkInput {
         let checker = self.lock().remove(&entry);
         match checker.and_then(|checker| checker.check(&block).ok()) {
-            Some(checked) if checked.entry().id() == entry => NetworkInput::Checked(Box::new(checked)),
+            Some(checked) if checked.entry().id() == entry => {
+                NetworkInput::Checked { peer, checked: Box::new(checked) }
+            }
             // What is refused, the core refuses again and says so.
-            Some(_) | None => NetworkInput::Block { entry, block },
+            Some(_) | None => NetworkInput::Block { peer, entry, block },
         }
     }
 
@@ -65,6 +67,10 @@ mod tests {
 
     use super::*;
 
+    fn peer() -> PeerId {
+        PeerId::from_array([1; 34])
+    }
+
     #[test]
     fn only_the_block_that_was_asked_for_is_passed_on_as_judged() {
         let key = SecretKey::from_seed([1; 32]);
@@ -76,16 +82,16 @@ mod tests {
 
         let ahead = Ahead::default();
         let is_judged = |input| match input {
-            NetworkInput::Checked(checked) => checked.entry() == &first && checked.fault().is_none(),
+            NetworkInput::Checked { checked, .. } => checked.entry() == &first && checked.fault().is_none(),
             _ => false,
         };
-        assert!(!is_judged(ahead.judge(first.id(), block(&first))), "nobody said who judges it");
+        assert!(!is_judged(ahead.judge(peer(), first.id(), block(&first))), "nobody said who judges it");
         ahead.expect(first.id(), log.checker().clone());
-        assert!(!is_judged(ahead.judge(first.id(), block(&second))), "another block came");
+        assert!(!is_judged(ahead.judge(peer(), first.id(), block(&second))), "another block came");
         ahead.expect(first.id(), log.checker().clone());
         ahead.forget(&first.id());
-        assert!(!is_judged(ahead.judge(first.id(), block(&first))), "it was not wanted any more");
+        assert!(!is_judged(ahead.judge(peer(), first.id(), block(&first))), "it was not wanted any more");
         ahead.expect(first.id(), log.checker().clone());
-        assert!(is_judged(ahead.judge(first.id(), block(&first))));
+        assert!(is_judged(ahead.judge(peer(), first.id(), block(&first))));
     }
 }

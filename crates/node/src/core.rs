@@ -55,8 +55,8 @@ pub(crate) enum NetworkInput {
     HeadsSent { peer: PeerId, id: u64 },
     HeadsUnsent { id: u64 },
     Records { peer: PeerId, data: bytes::Bytes },
-    Block { entry: EntryId, block: bytes::Bytes },
-    Checked(Box<Checked>),
+    Block { peer: PeerId, entry: EntryId, block: bytes::Bytes },
+    Checked { peer: PeerId, checked: Box<Checked> },
     BlockMissing { entry: EntryId },
     BlockServed { peer: PeerId, entry: EntryId },
     Found { peer: PeerId, names: Vec<String> },
@@ -457,8 +457,8 @@ impl<A: App + Send + 'static> Core<A> {
                 Ok(())
             }
             NetworkInput::Records { peer, data } => engine.handle_records(ctx, &peer, &data),
-            NetworkInput::Block { entry, block } => engine.handle_block(ctx, &entry, &block),
-            NetworkInput::Checked(checked) => engine.handle_checked_block(ctx, *checked),
+            NetworkInput::Block { peer, entry, block } => engine.handle_block(ctx, &peer, &entry, &block),
+            NetworkInput::Checked { peer, checked } => engine.handle_checked_block(ctx, &peer, *checked),
             NetworkInput::BlockMissing { entry } => engine.handle_block_missing(ctx, &entry),
             NetworkInput::BlockServed { peer, entry } => engine.handle_block_served(ctx, &peer, &entry),
             NetworkInput::Found { peer, names } => engine.handle_found(ctx, &peer, &names),

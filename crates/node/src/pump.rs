@@ -87,7 +87,7 @@ fn translate(event: Event, ahead: &Ahead) -> Option<NetworkInput> {
         Event::ExchangeOpened { protocol: CONTACT_REQUESTS, exchange, .. } => {
             NetworkInput::ExchangeIncoming { exchange: Box::new(exchange) }
         }
-        Event::Block { cid, bytes, .. } => ahead.judge(EntryId::from_cid(&cid)?, bytes),
+        Event::Block { cid, bytes, peer } => ahead.judge(base_peer(&peer)?, EntryId::from_cid(&cid)?, bytes),
         Event::BlockMissing { cid } => {
             let entry = EntryId::from_cid(&cid)?;
             ahead.forget(&entry);

@@ -50,7 +50,7 @@ fn links_further_back_are_wanted_while_a_parent_is_missing() {
 
     let mut node = Node::new();
     let stored = node.commit(|log, tx| log.ingest(tx, head.block()).unwrap());
-    let Ingest::Stored { missing } = stored else { panic!("{stored:?}") };
+    let Ingest::Stored { missing, .. } = stored else { panic!("{stored:?}") };
     assert_eq!(missing, [head.next(), head.refs()].concat());
 
     // Fetching what is missing, round by round, takes a fraction of the rounds that a chain takes.

@@ -420,9 +420,9 @@ impl World {
                 if let Some((other, block)) = &block {
                     self.overhear(*other, index, block);
                 }
-                let block = block.map(|(_, block)| block);
+                let block = block.map(|(other, block)| (self.nodes[other].host.clone(), block));
                 self.input(index, |ctx, engine| match &block {
-                    Some(block) => engine.handle_block(ctx, &entry, block),
+                    Some((server, block)) => engine.handle_block(ctx, server, &entry, block),
                     None => engine.handle_block_missing(ctx, &entry),
                 });
             }

@@ -64,9 +64,9 @@ impl World {
                     let checker = engine.checker_of(&entry).filter(|_| is_ahead);
                     match checker.and_then(|checker| checker.check(&block).ok()) {
                         Some(checked) if checked.entry().id() == entry => {
-                            engine.handle_checked_block(ctx, checked)
+                            engine.handle_checked_block(ctx, &peer, checked)
                         }
-                        Some(_) | None => engine.handle_block(ctx, &entry, &block),
+                        Some(_) | None => engine.handle_block(ctx, &peer, &entry, &block),
                     }
                 });
             }

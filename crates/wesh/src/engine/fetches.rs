@@ -106,7 +106,7 @@ impl Fetches {
                 return Some(Ask { entry, wanters: vec![wanter], is_further: true });
             }
         }
-        if self.in_flight() >= FETCH_IN_FLIGHT_MAX {
+        if !self.has_room() {
             return None;
         }
         let (at, entry) = self.due.first().copied().filter(|(at, _)| *at <= now)?;
@@ -151,6 +151,25 @@ impl Fetches {
     /// Puts back a block for which there is nobody to ask.
     pub fn park(&mut self, now: Time, entry: EntryId) {
         self.postpone(entry, now + PAUSE_LONGEST);
+    }
+
+    /// Lets a block be asked for at once, if it waits.
+    pub fn resume(&mut self, now: Time, entry: EntryId) {
+        if self.by_entry.get(&entry).is_some_and(|fetch| fetch.due > Some(now)) {
+            self.postpone(entry, now);
+        }
+    }
+
+    /// Puts back what is being asked for and a group misses, to be asked for again, of others. Gives which blocks these are.
+    pub fn ask_again(&mut self, now: Time, group: &GroupId) -> Vec<EntryId> {
+        let of_group =
+            |fetch: &Fetch| fetch.due.is_none() && fetch.wanters.iter().any(|wanter| wanter.group == *group);
+        let asked = self.by_entry.iter().filter(|(_, fetch)| of_group(fetch));
+        let asked: Vec<_> = asked.map(|(entry, _)| *entry).collect();
+        for entry in &asked {
+            self.postpone(*entry, now);
+        }
+        asked
     }
 
     /// Lets every block that a store misses be asked for at once: somebody new may have it.
@@ -202,10 +221,15 @@ impl Fetches {
 
     /// When the next block may be asked for.
     pub fn timeout(&self) -> Option<Time> {
-        if self.in_flight() >= FETCH_IN_FLIGHT_MAX {
+        if !self.has_room() {
             return None;
         }
         self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Whether another block may be asked for.
+    pub fn has_room(&self) -> bool {
+        self.in_flight() < FETCH_IN_FLIGHT_MAX
     }
 
     fn in_flight(&self) -> usize {

@@ -46,6 +46,7 @@ impl Engine {
         let batch = active.store_mut(kind).log.join_ready(ctx.tx, JOIN_BATCH)?;
         let more = batch.more;
         self.note_learned(ctx, group, kind, &batch)?;
+        self.note_replays(ctx.now, group, &batch);
         if more {
             self.backlog.insert((*group, kind));
         }

@@ -166,6 +166,7 @@ impl Engine {
             self.stale.remove(&(*group, kind));
             self.actions.push_back(Action::Unsubscribe { topic });
         }
+        self.flood.forget(group);
         let asked = self.fetches.forget(group);
         self.actions.extend(asked.into_iter().map(|entry| Action::CancelFetch { entry }));
     }

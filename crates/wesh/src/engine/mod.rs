@@ -23,6 +23,7 @@ mod discovery;
 mod event;
 mod export;
 mod fetches;
+mod flood;
 mod fold;
 mod groups;
 mod inbox;
@@ -56,6 +57,7 @@ pub use discovery::{Findable, Search};
 pub use dunlin_log::Position;
 pub use event::{Event, MessageEvent, MetadataEvent, WaitCause};
 pub use export::Export;
+pub use flood::{QUARANTINE_WINDOW, QUARANTINED_BYTES_MAX, QUARANTINED_ENTRIES_MAX};
 pub use groups::StoreKind;
 pub use inbox::{Origin, PENDING_MAX, REQUESTS_PER_HOUR_MAX, Request};
 pub use inspect::{GroupState, InspectedEntry, Underway, Wait};
@@ -69,6 +71,7 @@ use crate::keys::AccountKeys;
 use crate::message;
 use crate::profile::Profile;
 use fetches::Fetches;
+use flood::Flood;
 use groups::ActiveGroup;
 use inbox::Quota;
 use peers::Peer;
@@ -96,6 +99,8 @@ pub struct Engine {
     topics: BTreeMap<String, (GroupId, StoreKind)>,
     peers: BTreeMap<PeerId, Peer>,
     fetches: Fetches,
+    /// Who brings entries that do not count.
+    flood: Flood,
     /// Logs that hold stored entries which can join now.
     backlog: BTreeSet<(GroupId, StoreKind)>,
     /// Devices whose waiting messages were too much for one step.
@@ -163,6 +168,7 @@ impl Engine {
             topics: BTreeMap::new(),
             peers: BTreeMap::new(),
             fetches: Fetches::default(),
+            flood: Flood::default(),
             backlog: BTreeSet::new(),
             unopened: BTreeSet::new(),
             unannounced: BTreeSet::new(),
@@ -226,8 +232,10 @@ impl Engine {
         let announcements = self.groups.values().filter_map(ActiveGroup::announcement_due);
         let exchanges = self.exchanges.values().filter_map(OpenExchange::due);
         let lookups = self.lookups.values().filter_map(Lookup::due);
+        let freed = self.flood.timeout().filter(|_| self.fetches.has_room());
         let fetches = self.fetches.timeout().into_iter();
         fetches
+            .chain(freed)
             .chain(announcements)
             .chain(exchanges)
             .chain(lookups)
@@ -305,6 +313,7 @@ impl Engine {
         }
         self.fetches.hasten_all(now);
         self.quota.clear();
+        self.flood.clear();
         for peer in self.peers.values_mut() {
             peer.greeted.clear();
             peer.not_blindly_before.clear();

@@ -10,9 +10,11 @@ use dunlin_base::keys::SymmetricKey;
 use dunlin_base::kv::ReadError;
 use dunlin_base::planted::{self, Bug};
 use dunlin_base::{EntryId, GroupId, PeerId, Span, Time};
-use dunlin_log::{Checked, Checker, Entry, HeadsJson, Ingest, JoinedBatch, Verdict, heads_from_json};
+use dunlin_log::{
+    Checked, Checker, Entry, HeadsJson, Ingest, JoinedBatch, Quarantine, Verdict, heads_from_json,
+};
 
-use super::fetches::{Ask, FETCHES_MAX};
+use super::fetches::{Ask, FETCHES_MAX, Wanter};
 use super::groups::Subscriber;
 use super::{Action, Ctx, Engine, StoreKind};
 use crate::heads::{self, HeadsPayload};
@@ -235,13 +237,14 @@ impl Engine {
         self.heads_sent.remove(&id);
     }
 
-    /// Takes a block that was fetched.
+    /// Takes a block that was fetched from `peer`.
     ///
     /// # Errors
     /// When the store cannot be read.
     pub fn handle_block(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
+        peer: &PeerId,
         entry: &EntryId,
         block: &[u8],
     ) -> Result<(), ReadError> {
@@ -253,9 +256,10 @@ impl Engine {
         if wanters.is_empty() {
             return Ok(());
         }
-        for wanter in wanters {
-            self.take_block(ctx, &wanter.group, wanter.kind, block)?;
+        for wanter in &wanters {
+            self.take_block(ctx, &wanter.group, wanter.kind, peer, *entry, block)?;
         }
+        self.flood.answered(entry, &wanters);
         self.ask_for_blocks(ctx.now);
         self.finish(ctx)
     }
@@ -267,18 +271,27 @@ impl Engine {
         Some(self.groups.get(&wanter.group)?.store(wanter.kind).log.checker().clone())
     }
 
-    /// Takes a block that was fetched and judged by the checker of its log.
+    /// Takes a block that was fetched from `peer` and judged by the checker of its log.
     ///
     /// # Errors
     /// When the store cannot be read.
-    pub fn handle_checked_block(&mut self, ctx: &mut Ctx<'_, '_>, checked: Checked) -> Result<(), ReadError> {
+    pub fn handle_checked_block(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        peer: &PeerId,
+        checked: Checked,
+    ) -> Result<(), ReadError> {
+        let (entry, bytes) = (checked.entry().id(), checked.entry().block().len());
         // Others may want it by now. Those to which it does not belong refuse it, and ask no more.
-        for wanter in self.fetches.arrived(&checked.entry().id()) {
+        let wanters = self.fetches.arrived(&entry);
+        for wanter in &wanters {
             self.at_work = Some(wanter.group);
             let store = self.active_mut(&wanter.group)?.store_mut(wanter.kind);
             let taken = store.log.ingest_checked(ctx.tx, checked.clone())?;
+            self.note_brought(ctx.now, &wanter.group, peer, entry, &taken, bytes);
             self.follow_ingest(ctx, &wanter.group, wanter.kind, taken);
         }
+        self.flood.answered(&entry, &wanters);
         self.ask_for_blocks(ctx.now);
         self.finish(ctx)
     }
@@ -288,7 +301,9 @@ impl Engine {
     /// # Errors
     /// When the store cannot be read.
     pub fn handle_block_missing(&mut self, ctx: &mut Ctx<'_, '_>, entry: &EntryId) -> Result<(), ReadError> {
-        for wanter in self.fetches.failed(ctx.now, entry) {
+        let wanters = self.fetches.failed(ctx.now, entry);
+        self.flood.answered(entry, &wanters);
+        for wanter in wanters {
             if wanter.failures == FETCH_TRIES_BEFORE_HOLE {
                 let active = self.active_mut(&wanter.group)?;
                 active.store_mut(wanter.kind).log.give_up(ctx.tx, *entry)?;
@@ -404,11 +419,26 @@ impl Engine {
 
     /// Asks the shell for blocks that are due, as many as may be in flight.
     pub(super) fn ask_for_blocks(&mut self, now: Time) {
+        if self.fetches.has_room() {
+            for entry in self.flood.resume(now) {
+                self.fetches.resume(now, entry);
+            }
+        }
         while let Some(Ask { entry, wanters, is_further }) = self.fetches.next(now) {
-            let stores = wanters
-                .iter()
-                .filter_map(|wanter| self.groups.get(&wanter.group).map(|active| active.store(wanter.kind)));
-            let peers: BTreeSet<_> = stores.flat_map(|store| store.subscribers.keys().cloned()).collect();
+            let (mut peers, mut beyond_quota) = (BTreeSet::new(), Vec::new());
+            for Wanter { group, kind, .. } in &wanters {
+                let Some(active) = self.groups.get(group) else { continue };
+                for peer in active.store(*kind).subscribers.keys() {
+                    if self.flood.is_over(now, group, peer) {
+                        beyond_quota.push((*group, peer.clone()));
+                    } else {
+                        peers.insert(peer.clone());
+                    }
+                }
+            }
+            if peers.is_empty() && !is_further {
+                peers.extend(self.flood.ask_alone(now, entry, &beyond_quota));
+            }
             match (peers.is_empty(), is_further) {
                 (false, _) => {
                     let peers = peers.into_iter().collect();
@@ -417,6 +447,44 @@ impl Engine {
                 (true, false) => self.fetches.park(now, entry),
                 (true, true) => {}
             }
+        }
+    }
+
+    /// Notes what a host brought into a group: what does not count, and what may turn out not to.
+    fn note_brought(
+        &mut self,
+        now: Time,
+        group: &GroupId,
+        peer: &PeerId,
+        entry: EntryId,
+        taken: &Ingest,
+        bytes: usize,
+    ) {
+        match taken {
+            Ingest::Known => {}
+            Ingest::Stored { fault: None, .. } => self.flood.note_unjoined(group, entry, peer),
+            Ingest::Stored { fault: Some(_), .. } | Ingest::Refused(_) => {
+                self.note_flood(now, group, peer, bytes);
+            }
+        }
+    }
+
+    /// Counts the replays of a batch against those who brought them.
+    pub(super) fn note_replays(&mut self, now: Time, group: &GroupId, batch: &JoinedBatch) {
+        for joined in &batch.joined {
+            let peer = self.flood.joined(group, &joined.id);
+            if let (Some(peer), Verdict::Quarantine(Quarantine::Replay)) = (peer, joined.verdict) {
+                self.note_flood(now, group, &peer, joined.entry.block().len());
+            }
+        }
+    }
+
+    fn note_flood(&mut self, now: Time, group: &GroupId, peer: &PeerId, bytes: usize) {
+        if self.flood.note(now, group, peer, bytes) {
+            tracing::debug!("a host floods a group with what does not count");
+            // What it is asked for already is asked of others.
+            let asked = self.fetches.ask_again(now, group);
+            self.actions.extend(asked.into_iter().map(|entry| Action::CancelFetch { entry }));
         }
     }
 
@@ -475,7 +543,7 @@ impl Engine {
         for entry in &entries {
             if !self.active(group)?.store(kind).log.contains(ctx.tx, entry.id())? {
                 self.active_mut(group)?.store_mut(kind).learned = Some((peer.clone(), !direct));
-                self.take_block(ctx, group, kind, entry.block())?;
+                self.take_block(ctx, group, kind, peer, entry.id(), entry.block())?;
             }
         }
         if direct && self.peers.contains_key(peer) {
@@ -549,11 +617,14 @@ impl Engine {
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
         kind: StoreKind,
+        peer: &PeerId,
+        entry: EntryId,
         block: &[u8],
     ) -> Result<(), ReadError> {
         self.at_work = Some(*group);
         let store = self.active_mut(group)?.store_mut(kind);
         let taken = store.log.ingest(ctx.tx, block)?;
+        self.note_brought(ctx.now, group, peer, entry, &taken, block.len());
         self.follow_ingest(ctx, group, kind, taken);
         Ok(())
     }
@@ -566,7 +637,7 @@ impl Engine {
                 // What waited for it goes on without it.
                 self.backlog.insert((*group, kind));
             }
-            Ingest::Stored { missing } => {
+            Ingest::Stored { missing, .. } => {
                 self.backlog.insert((*group, kind));
                 self.fetches.want(ctx.now, group, kind, missing);
             }

@@ -12,6 +12,7 @@ mod contexts;
 mod credentials;
 mod device;
 mod erasure;
+mod floods;
 mod members;
 mod out_of_store;
 mod pair;

@@ -314,7 +314,9 @@ fn another_block_under_a_name_holds_up_nothing() {
         for action in std::mem::take(&mut actions) {
             if matches!(action, Action::Fetch { entry, .. } if entry == nowhere) {
                 asked += 1;
-                device.run_at(now, |ctx, engine| engine.handle_block(ctx, &nowhere, b"garbage").unwrap());
+                device.run_at(now, |ctx, engine| {
+                    engine.handle_block(ctx, &peer(), &nowhere, b"garbage").unwrap()
+                });
             }
         }
         assert!(asked < 10, "it waits for ever");
@@ -347,7 +349,7 @@ fn a_block_of_another_log_is_refused_where_it_was_named_and_asked_for_no_more() 
     let checked = checker.check(wanted.block()).unwrap();
     let data = there.heads(NOW, std::slice::from_ref(&wrongly));
     device.run(|ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
-    device.run(|ctx, engine| engine.handle_checked_block(ctx, checked).unwrap());
+    device.run(|ctx, engine| engine.handle_checked_block(ctx, &peer(), checked).unwrap());
     device.settle();
     for (group, entry) in groups.iter().zip([&rightly, &wrongly]) {
         assert!(device.engine.position(&device.store, group, true, &entry.id()).unwrap().is_some());

@@ -78,8 +78,9 @@ impl Pair {
                 Action::Fetch { entry, .. } => {
                     let other = &self.devices[to];
                     let block = other.engine.block_for(&other.store, &sender, &entry).unwrap();
+                    let server = host(to as u64 + 1);
                     self.step(from, |ctx, engine| match block {
-                        Some(block) => engine.handle_block(ctx, &entry, &block).unwrap(),
+                        Some(block) => engine.handle_block(ctx, &server, &entry, &block).unwrap(),
                         None => engine.handle_block_missing(ctx, &entry).unwrap(),
                     });
                 }
