@@ -10,7 +10,7 @@ use futures::{
 use libp2p::{PeerId, Stream};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
-use crate::frames::{FirstByte, ReadFrameError, WriteFrameError, read_frame, write_frame};
+use crate::frames::{Budget, FirstByte, ReadFrameError, WriteFrameError, read_frame, write_frame};
 
 /// Longest frame of an exchange, in bytes without the length, unless it is opened or accepted as a long one.
 pub const EXCHANGE_FRAME_BYTES_MAX: usize = 2048;
@@ -47,7 +47,7 @@ impl Exchange {
     /// Waits for the next frame: up to [`FRAME_FIRST_BYTE_MAX`](crate::FRAME_FIRST_BYTE_MAX) for its
     /// beginning. Not to be dropped half way.
     pub async fn read_frame(&mut self) -> Result<Bytes, ReadFrameError> {
-        read_frame(&mut self.stream, self.frame_bytes_max, FirstByte::Soon, None).await
+        read_frame(&mut self.stream, self.frame_bytes_max, FirstByte::Soon, Budget::default()).await
     }
 
     /// Sends one frame at once.
@@ -97,7 +97,7 @@ impl Exchange {
 impl ExchangeReader {
     /// Waits for the next frame: see [`Exchange::read_frame`].
     pub async fn read_frame(&mut self) -> Result<Bytes, ReadFrameError> {
-        read_frame(&mut self.stream, self.frame_bytes_max, FirstByte::Soon, None).await
+        read_frame(&mut self.stream, self.frame_bytes_max, FirstByte::Soon, Budget::default()).await
     }
 }
 

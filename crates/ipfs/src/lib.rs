@@ -89,8 +89,9 @@ pub use dial::DialError;
 pub use event::{EVENT_BYTES_WAITING_MAX, EVENTS_WAITING_MAX, Event, Events};
 pub use exchange::{EXCHANGE_FRAME_BYTES_MAX, Exchange, ExchangeReader, ExchangeWriter};
 pub use frames::{
-    FRAME_FIRST_BYTE_MAX, FRAME_SILENCE_MAX, FRAME_TOTAL_MAX, INBOUND_BYTES_MAX, INBOUND_STREAMS_MAX,
-    ReadFrameError, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_FRAMES_MAX, SendFrameError, WriteFrameError,
+    FETCH_BYTES_PER_S_MAX, FRAME_FIRST_BYTE_MAX, FRAME_SILENCE_MAX, FRAME_TOTAL_MAX, INBOUND_BYTES_MAX,
+    INBOUND_STREAMS_MAX, ReadFrameError, SEND_QUEUE_BYTES_MAX, SEND_QUEUE_FRAMES_MAX, SendFrameError,
+    WriteFrameError,
 };
 pub use gossip::{Judgement, MESSAGE_BYTES_MAX, PublishMessageError, TOPICS_PER_PEER_MAX, Ticket};
 pub use ipfs::{AcceptError, Ipfs, ListenError, OpenExchangeError, ReserveError, StartError, Stopped};

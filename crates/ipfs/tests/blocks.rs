@@ -8,12 +8,12 @@ use std::{
     collections::HashMap,
     ops::ControlFlow::{Break, Continue},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use common::{Host, QUIC, TCP, cid_of};
-use dunlin_ipfs::{BlockSource, Cid, Event, PeerId, WantError};
+use dunlin_ipfs::{BLOCK_BYTES_MAX, BlockSource, Cid, Event, FETCH_BYTES_PER_S_MAX, PeerId, WantError};
 
 #[tokio::test]
 async fn many_blocks_arrive_intact() {
@@ -51,13 +51,30 @@ async fn many_blocks_arrive_intact() {
 #[tokio::test]
 async fn large_blocks_arrive_and_larger_ones_are_not_served() {
     let (mut a, b) = Host::pair(TCP).await;
-    let large = b.blocks.put(vec![1; dunlin_ipfs::BLOCK_BYTES_MAX]);
-    let larger = b.blocks.put(vec![1; dunlin_ipfs::BLOCK_BYTES_MAX + 1]);
+    let large = b.blocks.put(vec![1; BLOCK_BYTES_MAX]);
+    let larger = b.blocks.put(vec![1; BLOCK_BYTES_MAX + 1]);
 
     a.ipfs.want(large, vec![b.id()]).unwrap();
     assert_eq!(a.block().await.0, large);
     a.ipfs.want(larger, vec![b.id()]).unwrap();
     assert_eq!(a.missing().await, larger);
+}
+
+/// `spec/security.md` O5: three seconds' worth of large blocks takes two, as one second's worth may come at once.
+#[tokio::test]
+async fn one_peer_brings_so_many_bytes_a_second() {
+    let (mut a, b) = Host::pair(TCP).await;
+    let count = 3 * FETCH_BYTES_PER_S_MAX / BLOCK_BYTES_MAX;
+    let cids: Vec<_> = (0..count).map(|n| b.blocks.put(vec![n as u8; BLOCK_BYTES_MAX])).collect();
+
+    let begin = Instant::now();
+    for cid in &cids {
+        a.ipfs.want(*cid, vec![b.id()]).unwrap();
+    }
+    for _ in &cids {
+        assert!(cids.contains(&a.block().await.0));
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(2), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]

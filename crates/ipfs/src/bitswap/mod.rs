@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     BlockSource,
     event::{Event, Outbox},
-    frames::{FirstByte, Lane, read_frame, write_frame},
+    frames::{Budget, FirstByte, Lane, Pace, read_frame, write_frame},
     host::Opener,
     streams::OpenStreamError,
 };
@@ -82,6 +82,8 @@ struct Link {
 #[derive(Default)]
 struct Shared {
     ledger: Mutex<Ledger>,
+    /// What the peer brought, over all its streams and versions.
+    pace: Mutex<Pace>,
     /// Rung when there may be something to write.
     bell: Notify,
 }
@@ -152,8 +154,10 @@ impl Bitswap {
         lane: Arc<Lane>,
     ) {
         loop {
-            let frame =
-                read_frame(&mut stream, MESSAGE_BYTES_MAX, FirstByte::Whenever, Some(&lane.bytes)).await;
+            let link = self.link(&peer);
+            let budget =
+                Budget { memory: Some(&lane.bytes), pace: link.as_deref().map(|shared| &shared.pace) };
+            let frame = read_frame(&mut stream, MESSAGE_BYTES_MAX, FirstByte::Whenever, budget).await;
             let message = match frame.map(Message::parse) {
                 Ok(Ok(message)) => message,
                 Ok(Err(error)) => {

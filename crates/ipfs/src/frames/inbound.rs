@@ -8,7 +8,7 @@ use std::{
 use libp2p::{PeerId, Stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{FirstByte, read_frame};
+use super::{Budget, FirstByte, read_frame};
 use crate::event::{Event, Outbox};
 
 /// Streams one peer may have open towards us for one protocol. More are reset at once.
@@ -67,7 +67,8 @@ pub(crate) async fn receive_one(
     lane: Arc<Lane>,
     events: Outbox,
 ) {
-    match read_frame(&mut stream, frame_bytes_max, FirstByte::Soon, Some(&lane.bytes)).await {
+    let budget = Budget { memory: Some(&lane.bytes), pace: None };
+    match read_frame(&mut stream, frame_bytes_max, FirstByte::Soon, budget).await {
         Ok(bytes) => events.send(Event::Frame { protocol, peer, bytes }).await,
         Err(error) => tracing::debug!(%peer, protocol, %error, "no frame from a stream"),
     }

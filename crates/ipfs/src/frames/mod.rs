@@ -6,8 +6,9 @@
 
 mod inbound;
 mod outbound;
+mod pace;
 
-use std::{future::Future, io, time::Duration};
+use std::{future::Future, io, sync::Mutex, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -20,6 +21,8 @@ pub use inbound::{INBOUND_BYTES_MAX, INBOUND_STREAMS_MAX};
 pub(crate) use inbound::{Lane, Lanes, receive_one};
 pub(crate) use outbound::Outbound;
 pub use outbound::{SEND_QUEUE_BYTES_MAX, SEND_QUEUE_FRAMES_MAX, SendFrameError};
+pub use pace::FETCH_BYTES_PER_S_MAX;
+pub(crate) use pace::Pace;
 
 /// Time a peer has from opening a stream to the first byte of its frame.
 pub const FRAME_FIRST_BYTE_MAX: Duration = Duration::from_secs(10);
@@ -91,15 +94,22 @@ pub(crate) enum FirstByte {
     Whenever,
 }
 
-/// Reads one frame of at most `bytes_max` bytes.
-///
-/// The bytes of the body are taken from `budget` for as long as they arrive, so that one peer cannot fill
-/// memory with many half-sent frames.
+/// What bounds the frames of one peer.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Budget<'b> {
+    /// The bytes of a body are taken from here for as long as they arrive, so that one peer cannot fill memory with many
+    /// half-sent frames.
+    pub memory: Option<&'b Semaphore>,
+    /// How fast bodies may come.
+    pub pace: Option<&'b Mutex<Pace>>,
+}
+
+/// Reads one frame of at most `bytes_max` bytes, within `budget`.
 pub(crate) async fn read_frame(
     stream: &mut (impl AsyncRead + Unpin),
     bytes_max: usize,
     first_byte: FirstByte,
-    budget: Option<&Semaphore>,
+    budget: Budget<'_>,
 ) -> Result<Bytes, ReadFrameError> {
     let first = match first_byte {
         FirstByte::Soon => in_time(FRAME_FIRST_BYTE_MAX, read_byte(stream)).await?,
@@ -113,10 +123,13 @@ pub(crate) async fn read_frame(
             Ok(length) if length <= bytes_max => length,
             Ok(_) | Err(_) => return Err(ReadFrameError::TooLong { announced: length, allowed: bytes_max }),
         };
-        let _reserved = match (budget, u32::try_from(length)) {
+        let _reserved = match (budget.memory, u32::try_from(length)) {
             (Some(budget), Ok(permits)) => budget.acquire_many(permits).await.ok(),
             (None, _) | (_, Err(_)) => None,
         };
+        if let Some(pace) = budget.pace {
+            pace::keep(pace, length).await;
+        }
         read_body(stream, length).await
     };
     timeout_at(deadline, whole).await.map_err(|_| ReadFrameError::Silent)?

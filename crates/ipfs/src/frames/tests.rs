@@ -98,7 +98,7 @@ async fn a_frame_in_steps_beyond_the_growth_of_the_buffer_is_complete() {
     write_frame(&mut written, &frame, length).await.unwrap();
 
     let mut stream = Cursor::new(written.into_inner());
-    let read = read_frame(&mut stream, length, FirstByte::Soon, None).await.unwrap();
+    let read = read_frame(&mut stream, length, FirstByte::Soon, Budget::default()).await.unwrap();
 
     assert!(read == frame);
 }
@@ -108,7 +108,7 @@ async fn read(bytes: &[u8]) -> Result<Bytes, ReadFrameError> {
 }
 
 async fn read_from(mut stream: impl AsyncRead + Unpin) -> Result<Bytes, ReadFrameError> {
-    read_frame(&mut stream, LIMIT, FirstByte::Soon, None).await
+    read_frame(&mut stream, LIMIT, FirstByte::Soon, Budget::default()).await
 }
 
 /// Gives some bytes at once and then a zero at long intervals.
