@@ -20,7 +20,7 @@ use crate::stop::Stop;
 use crate::words::Zone;
 use dunlin_proto::chat::read_reply::Event as ReadEvent;
 use dunlin_proto::chat::{
-    ContactAddRequest, ContactListRequest, ContactRef, ConversationRef, ConversationsRequest,
+    ContactAddRequest, ContactListRequest, ContactRef, ConversationRef, ConversationsRequest, EraseRequest,
     GetProfileRequest, GroupInviteRequest, GroupJoinRequest, GroupNewRequest, LinkForm, LinkRequest, Message,
     Notice, ReadRequest, SendRequest, WatchRequest, WhyRequest,
 };
@@ -189,6 +189,10 @@ async fn perform(client: Client, zone: &Zone, call: Call) -> Result<Answer, Stat
         }
         Call::Members { conversation } => {
             Answer::Members(chat.members(ConversationRef { conversation }).await?.into_inner().members)
+        }
+        Call::Erase { message } => {
+            let gone = chat.erase(EraseRequest { message }).await?.into_inner();
+            Answer::Erased { message: gone.id }
         }
         Call::Why { what } => {
             let request = WhyRequest { what, utc_offset_minutes: zone.utc_offset_minutes() };

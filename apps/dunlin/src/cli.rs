@@ -50,6 +50,12 @@ pub enum Command {
     },
     /// Show messages: of one conversation, or all that are unread.
     Read(ReadOptions),
+    /// Erase a message from this device, for good. Others keep what they have of it; one of yours that somebody lacks
+    /// still goes to them.
+    Erase {
+        /// A message as `dunlin read` names it.
+        message: String,
+    },
     /// Who is connected, and over which addresses.
     Peers {
         /// Connect or disconnect one.

@@ -17,9 +17,9 @@ use dunlin_proto::chat::notice::Notice;
 use dunlin_proto::chat::read_reply::Event;
 use dunlin_proto::chat::{
     Contact, ContactAddRequest, ContactListRequest, ContactRef, ContactState, Conversation, ConversationKind,
-    ConversationRef, ConversationsRequest, GetProfileRequest, GroupInviteRequest, GroupJoinRequest,
-    GroupNewRequest, GroupRenameRequest, LinkForm, LinkRequest, Member, Message, ReadRequest, SendRequest,
-    SetNameRequest, StatusRequest, WatchRequest, WhyRequest,
+    ConversationRef, ConversationsRequest, EraseRequest, GetProfileRequest, GroupInviteRequest,
+    GroupJoinRequest, GroupNewRequest, GroupRenameRequest, LinkForm, LinkRequest, Member, Message,
+    ReadRequest, SendRequest, SetNameRequest, StatusRequest, WatchRequest, WhyRequest,
 };
 use dunlin_proto::dunlin::node::v1::{
     ConnectRequest, DisconnectRequest, InfoRequest, PeersRequest, SourcesRequest,
@@ -232,6 +232,7 @@ async fn read_one(
             Some(Event::HistoryEnd(_)) => out.history_end()?,
             Some(Event::Added(message)) => out.message("added", &message)?,
             Some(Event::Changed(message)) => out.progress(&message)?,
+            Some(Event::Erased(erased)) => out.erased(&erased)?,
             // A newer node tells something that this version cannot show.
             None => {}
         }
@@ -287,6 +288,7 @@ async fn follow_all(
                 }
             }
             Some(Notice::MessageChanged(message)) => out.progress(&message)?,
+            Some(Notice::MessageErased(erased)) => out.erased(&erased)?,
             Some(Notice::ConversationChanged(conversation)) => {
                 names.insert(conversation.id, conversation.name);
             }
@@ -312,6 +314,12 @@ async fn follow_all(
 async fn mark_read(client: &mut Client, message: Message) -> Outcome {
     client.chat.mark_read(ConversationRef { conversation: message.conversation }).await?;
     Ok(())
+}
+
+/// `dunlin erase`.
+pub async fn erase(mut client: Client, message: String, out: &mut Output) -> Outcome {
+    let gone = client.chat.erase(EraseRequest { message }).await?.into_inner();
+    out.say(json!({ "id": gone.id }), words::ERASED)
 }
 
 /// `dunlin why`.

@@ -73,6 +73,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             commands::send(Client::connect(&home).await?, conversation, text, out).await
         }
         Command::Read(options) => commands::read(Client::connect(&home).await?, options, out).await,
+        Command::Erase { message } => commands::erase(Client::connect(&home).await?, message, out).await,
         Command::Peers { command } => commands::peers(Client::connect(&home).await?, command, out).await,
         Command::Why { what } => commands::why(Client::connect(&home).await?, what, out).await,
         Command::Status => commands::status(Client::connect(&home).await?, out).await,

@@ -12,7 +12,7 @@ use unicode_width::UnicodeWidthStr;
 use crate::failure::Failure;
 use crate::qr::Qr;
 use crate::words::{self, Zone};
-use dunlin_proto::chat::{Contact, Conversation, Gap, Member, Message, Profile};
+use dunlin_proto::chat::{Contact, Conversation, Erased, Gap, Member, Message, Profile};
 use dunlin_proto::dunlin::node::v1::{Direction, Peer, Source};
 
 /// Columns between two cells of a table.
@@ -103,6 +103,14 @@ impl Output {
             return self.line(&object.to_string());
         }
         self.line(&format!("{}  a closed message: {}", gap.short_id, gap.sentence))
+    }
+
+    /// Prints that a message was erased from this device.
+    pub fn erased(&mut self, erased: &Erased) -> Result<(), Failure> {
+        let Erased { id, short_id, conversation } = erased;
+        let object =
+            json!({ "event": "erased", "id": id, "short_id": short_id, "conversation": conversation });
+        self.say(object, format!("{short_id}  erased"))
     }
 
     /// Prints what the user has to know, whatever they do.

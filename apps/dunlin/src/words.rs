@@ -15,6 +15,15 @@ pub const NEW_DEVICE: &str =
 pub const COPY_FOUND: &str = "Another node runs on a copy of this data directory; this one goes on as a new device of your account. \
      If you made no copy, somebody has your keys: dunlin device list";
 
+/// A message was erased.
+pub const ERASED: &str = "The message is erased from this device.";
+
+/// Asks whether to erase an own message, and another one.
+pub const ERASE_OWN: &str =
+    "Erase it from this device, for good? Who has it keeps it, and who lacks it still gets it.";
+pub const ERASE_THEIRS: &str =
+    "Erase it from this device, for good? The others, and your other devices, keep it.";
+
 /// What the own user is called beside their own messages.
 pub const YOU: &str = "you";
 

@@ -61,6 +61,12 @@ pub enum MessengerError {
     /// The beginning of a message id is too short.
     #[error("a message is named by its id or by the first 6 or more characters of its short id")]
     ReferenceTooShort,
+    /// The message was erased before.
+    #[error("the message is erased from this device already")]
+    Erased,
+    /// There is no text of the message here that could be erased.
+    #[error("the message was never open on this device, so nothing of it can be erased")]
+    Closed,
     /// There is no conversation with somebody who is not a contact.
     #[error("{0} is not a contact")]
     NotAContact(String),

@@ -27,6 +27,13 @@ pub enum Notice {
         /// The message.
         entry: EntryId,
     },
+    /// A message was erased from this device.
+    MessageErased {
+        /// In which conversation.
+        group: GroupId,
+        /// The message.
+        entry: EntryId,
+    },
     /// A message has another state or place.
     MessageChanged {
         /// In which conversation.

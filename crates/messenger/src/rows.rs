@@ -7,7 +7,8 @@
 //! CONTACTS       account (32)
 //! CONVERSATIONS  group (32)
 //! MESSAGES       group (32)  height (8, big-endian)  entry (32)     the order of the conversation
-//! PLACES         entry (32)  →  group (32)  height (8), or the entry (32) under whose name it goes on
+//! PLACES         entry (32)  →  group (32)  height (8), or the entry (32) under whose name it goes on; what is not in
+//!                MESSAGES there was erased
 //! RECEIPTS       group (32)  entry (32)  member (32)
 //! CLOSED, KEPT   group (32)  entry (32)
 //! OWED           group (32)  entry (32)  →  when it is due (8, big-endian), or nothing: another device gave it
@@ -90,6 +91,11 @@ pub(crate) struct ConversationRow {
     pub seen_ms: u64,
     #[prost(uint32, tag = "10")]
     pub closed: u32,
+    /// How many messages were ever counted as unread, and how many of them had come when it was last read.
+    #[prost(uint64, tag = "11")]
+    pub arrivals: u64,
+    #[prost(uint64, tag = "12")]
+    pub read_to: u64,
 }
 
 /// When something was said that later replaces: the date decides, then the place in the log.
@@ -137,6 +143,9 @@ pub(crate) struct MessageRow {
     pub sent_ms: u64,
     #[prost(uint64, tag = "9")]
     pub kept_ms: u64,
+    /// Its number among those that were counted as unread; 0 for one that never was.
+    #[prost(uint64, tag = "10")]
+    pub arrival: u64,
 }
 
 /// A row of [`tables::RECEIPTS`].

@@ -26,6 +26,8 @@ pub enum Dialog {
     Why { sentence: Option<String> },
     /// Whether to leave a group.
     Leave { conversation: String },
+    /// Whether to erase a message, and whether it is an own one.
+    Erase { message: String, own: bool },
 }
 
 /// A link on the screen; empty until the node has told it.
@@ -175,6 +177,14 @@ impl Screen {
                 let conversation = conversation.clone();
                 match key.code {
                     KeyCode::Char('y') => self.dialog_call(Call::GroupLeave { conversation }),
+                    KeyCode::Char('n') => self.dialog = None,
+                    _ => {}
+                }
+            }
+            Some(Dialog::Erase { message, .. }) => {
+                let message = message.clone();
+                match key.code {
+                    KeyCode::Char('y') => self.dialog_call(Call::Erase { message }),
                     KeyCode::Char('n') => self.dialog = None,
                     _ => {}
                 }

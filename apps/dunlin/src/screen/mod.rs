@@ -94,6 +94,8 @@ pub enum Call {
     Members { conversation: String },
     /// What a message, contact or conversation waits for.
     Why { what: String },
+    /// Erase a message from this device.
+    Erase { message: String },
 }
 
 /// What the node answered.
@@ -123,6 +125,8 @@ pub enum Answer {
     Members(Vec<Member>),
     /// To [`Call::Why`].
     Why(String),
+    /// This message is erased.
+    Erased { message: String },
 }
 
 /// Why the node did not do it.
@@ -293,6 +297,7 @@ impl Screen {
             KeyCode::PageDown => thread.down(usize::from(height) / 4, width, height, &zone),
             KeyCode::Home => thread.go_to_first(),
             KeyCode::Char('w') => return self.why_message(),
+            KeyCode::Char('x') => return self.ask_erasing(),
             KeyCode::Char('g') => return self.join_invitation(),
             KeyCode::Esc | KeyCode::Enter | KeyCode::Tab | KeyCode::End => {
                 return self.set_focus(Focus::Input);
@@ -357,6 +362,12 @@ impl Screen {
         let chosen = self.thread.as_ref().and_then(Thread::chosen).map(|message| message.id.clone());
         if let Some(what) = chosen {
             self.ask_why(what);
+        }
+    }
+
+    fn ask_erasing(&mut self) {
+        if let Some(message) = self.thread.as_ref().and_then(Thread::chosen) {
+            self.dialog = Some(Dialog::Erase { message: message.id.clone(), own: message.own });
         }
     }
 
@@ -500,6 +511,11 @@ impl Screen {
                 }
             }
             Answer::Sent(message) => self.message_added(message),
+            Answer::Erased { message } => {
+                self.close_dialog(asked);
+                self.message_erased(&message);
+                self.told = Some(crate::words::ERASED.to_owned());
+            }
             Answer::Contact(contact) => self.contact_answered(contact, asked),
             Answer::Refused(contact) => {
                 self.contact_gone(&contact, asked);
@@ -600,6 +616,7 @@ impl Screen {
                     thread.changed(message);
                 }
             }
+            Notice::MessageErased(erased) => self.message_erased(&erased.id),
             Notice::ContactChanged(contact) => self.contact_changed(contact),
             Notice::ContactRemoved(contact) => {
                 self.contacts.remove(&contact);
@@ -637,6 +654,14 @@ impl Screen {
     fn message_added(&mut self, message: Message) {
         if let Some(thread) = self.thread_of(&message.conversation) {
             thread.added(message);
+        }
+    }
+
+    fn message_erased(&mut self, message: &str) {
+        let Some(thread) = &mut self.thread else { return };
+        thread.erased(message);
+        if self.focus == Focus::Messages && thread.chosen().is_none() {
+            self.set_focus(Focus::Input);
         }
     }
 

@@ -4,7 +4,7 @@ use ratatui::backend::TestBackend;
 
 use super::*;
 use crate::output::turns_direction;
-use dunlin_proto::chat::{ConversationKind, Invitation, MessageKind, MessageState};
+use dunlin_proto::chat::{ConversationKind, Erased, Invitation, MessageKind, MessageState};
 
 /// Tuesday, 24 November 2026, 14:03 in the zone of the tests.
 const NOON_MS: i64 = 1_795_525_380_000;
@@ -127,6 +127,45 @@ fn why_is_asked_about_a_chosen_message() {
 }
 
 #[test]
+fn a_chosen_message_is_erased_after_a_question() {
+    let mut screen = Shown::with_everything(80, 24);
+    screen.open_ben();
+    screen.press("up");
+    assert_eq!(screen.press("x"), []);
+    insta::assert_snapshot!("erase", screen.drawn());
+    assert_eq!(screen.press("n"), []);
+    assert!(screen.screen.dialog.is_none() && screen.drawn().contains("Are you there?"), "nothing happened");
+    screen.press("x");
+    let effects = screen.press("y");
+    let [Effect::Call(id, Call::Erase { message })] = effects.as_slice() else { panic!("{effects:?}") };
+    assert_eq!(message, "m4");
+    screen.answer(*id, Ok(Answer::Erased { message: "m4".into() }));
+    let drawn = screen.drawn();
+    assert!(drawn.contains("The message is erased from this device."), "{drawn}");
+    assert!(!drawn.contains("Are you there?"), "{drawn}");
+    assert_eq!(screen.screen.thread.as_ref().unwrap().chosen().unwrap().id, "m3");
+}
+
+#[test]
+fn what_is_erased_elsewhere_goes_from_the_screen() {
+    let mut screen = Shown::with_everything(80, 24);
+    screen.open_ben();
+    let erased = |id: &str| {
+        let (id, conversation) = (id.to_owned(), "with-ben".to_owned());
+        Notice::MessageErased(Erased { short_id: id.clone(), id, conversation })
+    };
+    screen.notice(erased("m1"));
+    assert!(!screen.drawn().contains("Hello Ann"));
+    screen.notice(erased("m1"));
+    screen.press("up");
+    for id in ["m4", "m3", "m2", "m0"] {
+        screen.notice(erased(id));
+    }
+    assert!(screen.drawn().contains("Nothing was written yet."));
+    assert_eq!(screen.screen.focus, Focus::Input);
+}
+
+#[test]
 fn the_own_link_is_one_key_away() {
     let mut screen = Shown::with_everything(80, 24);
     let effects = screen.press("l");
@@ -232,6 +271,7 @@ fn every_size_can_be_drawn() {
             &["enter"],
             &["down", "enter"],
             &["down", "enter", "up"],
+            &["down", "enter", "up", "x"],
             &["l"],
             &["a"],
             &["n"],

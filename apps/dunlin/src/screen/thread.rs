@@ -113,6 +113,17 @@ impl Thread {
         }
     }
 
+    /// Lets a message go. Who looked at it looks at the next one, or else at the one before it.
+    pub fn erased(&mut self, id: &str) {
+        let Some(place) = self.places.remove(id) else { return };
+        self.messages.remove(&place);
+        if self.chosen.as_ref().is_some_and(|chosen| chosen.place == place) {
+            let next =
+                self.messages.range(&place..).next().or_else(|| self.messages.range(..&place).next_back());
+            self.chosen = next.map(|(place, _)| Chosen { place: place.clone(), lines_above: 0 });
+        }
+    }
+
     /// Looks at the last message; false when there is none.
     pub fn choose_last(&mut self) -> bool {
         let last = self.messages.keys().next_back().cloned();
@@ -391,6 +402,20 @@ mod tests {
         assert_eq!(thread.chosen().unwrap().id, "id2");
         thread.changed(message(7));
         assert_eq!(texts(&thread).len(), 2);
+    }
+
+    #[test]
+    fn an_erased_message_leaves_its_place_to_the_next() {
+        let mut thread = thread(1..4);
+        thread.go_to_first();
+        thread.erased("id2");
+        assert_eq!(texts(&thread), ["text 1", "text 3"]);
+        assert_eq!(thread.chosen().unwrap().id, "id1");
+        thread.erased("id1");
+        assert_eq!(thread.chosen().unwrap().id, "id3");
+        thread.erased("id1");
+        thread.erased("id3");
+        assert!(thread.chosen().is_none() && texts(&thread).is_empty());
     }
 
     #[test]

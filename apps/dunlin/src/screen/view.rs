@@ -307,9 +307,14 @@ impl Screen {
                 ("alt+enter", "new line"),
                 ("F1", "help"),
             ],
-            Focus::Messages => {
-                &[("↑↓", "choose"), ("w", "why"), ("esc", "back"), ("g", "join"), ("F1", "help")]
-            }
+            Focus::Messages => &[
+                ("↑↓", "choose"),
+                ("w", "why"),
+                ("x", "erase"),
+                ("esc", "back"),
+                ("g", "join"),
+                ("F1", "help"),
+            ],
         };
         keys_line(keys, width)
     }
@@ -345,6 +350,14 @@ impl Screen {
                 );
                 let keys = [("y", "leave"), ("n", "stay")];
                 dialog_box(frame, area, width, "Leave the group", paragraph(&question, room), &keys);
+            }
+            Dialog::Erase { own, .. } => {
+                let question = match own {
+                    true => words::ERASE_OWN,
+                    false => words::ERASE_THEIRS,
+                };
+                let keys = [("y", "erase"), ("n", "keep")];
+                dialog_box(frame, area, width, "Erase the message", paragraph(question, room), &keys);
             }
         }
     }
@@ -453,7 +466,7 @@ fn help_text(width: usize) -> Vec<Line<'static>> {
         ("enter", "send; alt+enter begins a line"),
         ("esc", "back to the list"),
         ("↑ ↓", "choose a message, read the past"),
-        ("w  g", "why a message waits, join a group"),
+        ("w  x  g", "why it waits, erase it, join a group"),
         ("Own messages are", ""),
         ("kept here", "no device has it yet"),
         ("sent", "a device has it"),

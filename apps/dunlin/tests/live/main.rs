@@ -10,6 +10,7 @@
 mod contacts;
 mod devices;
 mod directories;
+mod erasing;
 mod logs;
 mod network;
 mod person;

@@ -189,6 +189,7 @@ impl Messenger {
         let mut seen = expected(ctx.tx, group)?;
         if seen.unread > 0 {
             seen.unread = 0;
+            seen.read_to = seen.arrivals;
             put(ctx.tx, group, &seen);
             self.notify(Notice::ConversationChanged(*group));
         }

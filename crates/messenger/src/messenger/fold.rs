@@ -40,6 +40,7 @@ impl Messenger {
             Event::Message(message) if message.group == engine.account_group() => Ok(()),
             Event::Message(message) => self.fold_message(ctx, engine, message),
             Event::MessageWaits { group, entry, cause } => self.close(ctx, group, entry, *cause),
+            Event::Erased { group, entry } => self.forget_erased(ctx, group, entry),
             Event::Moved { group, from, to } => self.follow_move(ctx.tx, group, *from, *to),
             Event::Refolded { group } if *group == engine.account_group() => {
                 self.follow_devices(ctx, engine)?;
@@ -193,8 +194,6 @@ impl Messenger {
         row.member = message.member.as_bytes().to_vec();
         row.sent_ms = date_of_message(envelope.map_or(0, |envelope| envelope.sent_date), ctx.now).as_millis();
         row.kept_ms = ctx.now.as_millis();
-        put_row(ctx.tx, tables::MESSAGES, &place.key(), &row);
-        place.remember(ctx.tx);
 
         let blocked = match conversation.contact() {
             Some(account) => {
@@ -202,9 +201,15 @@ impl Messenger {
             }
             None => false,
         };
+        if !own && !blocked {
+            conversation.unread = conversation.unread.saturating_add(1);
+            conversation.arrivals = conversation.arrivals.saturating_add(1);
+            row.arrival = conversation.arrivals;
+        }
+        put_row(ctx.tx, tables::MESSAGES, &place.key(), &row);
+        place.remember(ctx.tx);
         if own || !blocked {
             conversation.changed_ms = ctx.now.as_millis();
-            conversation.unread = conversation.unread.saturating_add(u32::from(!own));
             conversations::put(ctx.tx, &message.group, &conversation);
             self.notify(Notice::MessageAdded { group: message.group, entry: message.entry });
         }
@@ -267,8 +272,8 @@ impl Messenger {
         Ok(())
     }
 
-    /// Drops confirmations of a message that turned out to be somebody else's.
-    fn forget_receipts(
+    /// Drops confirmations of a message that turned out to be somebody else's, or was erased.
+    pub(super) fn forget_receipts(
         &mut self,
         tx: &mut Tx<'_>,
         group: &GroupId,
@@ -293,12 +298,19 @@ impl Messenger {
         to: Position,
     ) -> Result<(), ReadError> {
         let renamed = from.id != to.id;
+        let was_here = Place::of_entry(tx, &from.id)?.is_some();
         if renamed {
             self.reopen(tx, group, &from.id)?;
             rename(tx, group, &from.id, &to.id)?;
         }
         let (from, to) = (Place { group: *group, position: from }, Place { group: *group, position: to });
-        let Some(row) = dunlin_base::kv::Read::get(tx, tables::MESSAGES, &from.key())? else { return Ok(()) };
+        let Some(row) = dunlin_base::kv::Read::get(tx, tables::MESSAGES, &from.key())? else {
+            if was_here {
+                // It was erased, and stays so under its new name.
+                to.remember(tx);
+            }
+            return Ok(());
+        };
         tx.delete(tables::MESSAGES, &from.key());
         tx.put(tables::MESSAGES, &to.key(), &row);
         to.remember(tx);

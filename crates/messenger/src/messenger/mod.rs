@@ -5,6 +5,7 @@
 
 mod conversations;
 mod devices;
+mod erasing;
 mod fold;
 mod groups;
 mod owing;

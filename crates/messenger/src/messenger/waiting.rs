@@ -4,6 +4,7 @@ use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
 use dunlin_base::{DeviceId, EntryId, GroupId};
 use dunlin_wesh::engine::{Ctx, WaitCause};
 
+use super::erasing::take_from_sight;
 use super::{Messenger, conversations};
 use crate::notice::Notice;
 use crate::rows::{ClosedRow, Place, StoredCause, group_entry, put_row, read_row};
@@ -33,7 +34,7 @@ impl Messenger {
             (cause, Place::of_entry(ctx.tx, entry)?)
         {
             // It was shown before anybody could know that it does not belong there.
-            ctx.tx.delete(tables::MESSAGES, &place.key());
+            take_from_sight(ctx.tx, &place)?;
             Place::forget(ctx.tx, &place.position.id);
         }
         let (cause, device) = stored(cause);

@@ -5,6 +5,7 @@ use dunlin_base::{AccountId, EntryId, GroupId, MemberId, Time};
 use dunlin_wesh::engine::Engine;
 
 use super::conversations::{expected, others_online};
+use super::erasing::is_erased;
 use super::{Messenger, references, waiting};
 use crate::clock::Zone;
 use crate::error::{MessengerError, Named};
@@ -59,6 +60,9 @@ impl Messenger {
             let others = self.others(read, engine, &message.group)?;
             let missing = self.missing(read, engine, &message.group, delivery)?;
             return Ok(outgoing(&message, delivery, &others, &missing, reader));
+        }
+        if is_erased(read, entry)? {
+            return Ok("It was erased from this device.".to_owned());
         }
         let closed = match references::closed_in(read, entry)? {
             Some(group) => read_row::<ClosedRow>(read, tables::CLOSED, &group_entry(&group, entry))?,

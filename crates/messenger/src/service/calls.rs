@@ -194,6 +194,17 @@ impl ChatService for Chat {
         streams::read(self.node.clone(), reading).await.map(Response::new)
     }
 
+    async fn erase(&self, request: Request<chat::EraseRequest>) -> Answer<chat::EraseReply> {
+        let reference = request.into_inner().message;
+        let entry = self
+            .command(move |ctx, engine, app| {
+                let entry = app.find_message(ctx.tx, &reference)?;
+                app.erase(ctx, engine, &entry).map(|()| entry)
+            })
+            .await?;
+        Ok(Response::new(chat::EraseReply { id: entry.to_string() }))
+    }
+
     async fn mark_read(&self, request: Request<chat::ConversationRef>) -> Answer<chat::Conversation> {
         let reference = request.into_inner().conversation;
         let group = self

@@ -1,6 +1,6 @@
 //! Views as messages of the service.
 
-use dunlin_base::{AccountId, GroupId, Time};
+use dunlin_base::{AccountId, EntryId, GroupId, Time};
 use dunlin_proto::chat;
 use dunlin_wesh::engine::{Engine, Position};
 
@@ -126,6 +126,10 @@ fn tell_delivery(told: &mut chat::Message, delivery: &Delivery) {
             at_ms: millis(receipt.at),
         })
         .collect();
+}
+
+pub(super) fn erased(group: &GroupId, entry: &EntryId) -> chat::Erased {
+    chat::Erased { id: entry.to_string(), short_id: short_id(entry), conversation: group.to_string() }
 }
 
 pub(super) fn gap(gap: &Gap, group: GroupId) -> chat::Gap {

@@ -48,6 +48,8 @@ fn code_and_reason(error: &MessengerError) -> (Code, &'static str) {
         MessengerError::Unknown { what: Named::Contact, .. } => (Code::NotFound, "contact-unknown"),
         MessengerError::Unknown { what: Named::Conversation, .. } => (Code::NotFound, "conversation-unknown"),
         MessengerError::Unknown { what: Named::Message, .. } => (Code::NotFound, "message-unknown"),
+        MessengerError::Erased => (Code::NotFound, "message-erased"),
+        MessengerError::Closed => (Code::FailedPrecondition, "message-closed"),
         MessengerError::Ambiguous { .. } => (Code::InvalidArgument, "reference-ambiguous"),
         MessengerError::ReferenceTooShort => (Code::InvalidArgument, "reference-too-short"),
         MessengerError::NotAContact(_) => (Code::FailedPrecondition, "not-a-contact"),

@@ -109,6 +109,9 @@ impl Reader {
                 {
                     self.tell(&entry).await
                 }
+                Ok(Notice::MessageErased { group, entry }) if group == self.reading.group => {
+                    self.reply(Reply::Erased(convert::erased(&group, &entry))).await
+                }
                 Ok(_) => Ok(()),
                 Err(RecvError::Lagged(_)) => self.catch_up().await,
                 Err(RecvError::Closed) => return,
@@ -229,6 +232,7 @@ fn notice_told(
             let conversation = app.conversation(read, engine, &group)?;
             Some(Told::ConversationChanged(convert::conversation(&conversation)))
         }
+        Notice::MessageErased { group, entry } => Some(Told::MessageErased(convert::erased(&group, &entry))),
         Notice::MessageAdded { entry, .. } => {
             app.message(read, engine, &entry)?.map(|message| Told::MessageAdded(convert::message(&message)))
         }

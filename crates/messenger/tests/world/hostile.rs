@@ -98,6 +98,37 @@ fn a_copy_that_comes_first_is_the_same_message_shown_once() {
     assert_eq!(world.texts(BOB, "ann"), world.texts(ANN, "bob"));
 }
 
+/// Neither does the message come back by a copy that takes its place, nor by one that comes behind it.
+#[test]
+fn a_copy_of_an_erased_message_does_not_bring_it_back() {
+    let mut world = ann_and_bob();
+    let group = world.conversation(ANN, "bob").group;
+    world.send(ANN, "bob", "first").unwrap();
+    let original = world.send(ANN, "bob", "the canary sings at dawn").unwrap();
+    world.wait_a_minute();
+    let (copy, before) = copy_of(&world, &group, &original);
+    let member = Member::of(&world, &group);
+    let later = member.write(member.entry(&world, &original).payload(), &[original]);
+    let behind = member.heads(&world, &[later]);
+    let is_gone = |world: &World| {
+        assert!(!world.holds(BOB, b"the canary sings at dawn"));
+        assert_eq!(world.texts(BOB, "ann"), ["first"]);
+        assert_eq!(world.conversation(BOB, "ann").unread, 1);
+    };
+
+    world.act(BOB, |ctx, engine, app| app.erase(ctx, engine, &original)).unwrap();
+    is_gone(&world);
+    for heads in [behind, before] {
+        world.hand_heads(BOB, ANN, &heads);
+        world.wait_a_minute();
+        is_gone(&world);
+        world.restart(BOB);
+        is_gone(&world);
+    }
+    assert_eq!(world.why(BOB, &copy), "It was erased from this device.");
+    assert!(world.texts(ANN, "bob").contains(&"the canary sings at dawn".to_owned()));
+}
+
 #[test]
 fn a_copy_handed_twice_changes_nothing_the_second_time() {
     let mut world = ann_and_bob();

@@ -12,6 +12,7 @@ mod clocks;
 mod clones;
 mod conversations;
 mod devices;
+mod erasing;
 mod failing_disk;
 mod hostile;
 mod rules;

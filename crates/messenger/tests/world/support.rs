@@ -7,7 +7,9 @@ use std::convert::Infallible;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use dunlin_base::kv::{CommitError, Durability, MemoryStore, Read, ReadError, Store, Tx};
+use dunlin_base::kv::{
+    CommitError, Direction, Durability, KeyRange, MemoryStore, Read, ReadError, Store, Table, Tx,
+};
 use dunlin_base::{AccountId, EntryId, GroupId, PeerId, Span, Time};
 use dunlin_messenger::clock::Zone;
 use dunlin_messenger::links::Link;
@@ -545,6 +547,24 @@ impl World {
         self.view(index, |read, engine, app| app.message(read, engine, entry).unwrap().unwrap())
     }
 
+    /// Whether the bytes are anywhere in the store of a node.
+    pub fn holds(&self, index: usize, bytes: &[u8]) -> bool {
+        let mut found = false;
+        for table in 0..=u8::MAX {
+            let mut visit = |key: &[u8], row: &[u8]| {
+                found |= [key, row].iter().any(|part| part.windows(bytes.len()).any(|part| part == bytes));
+                ControlFlow::Continue(())
+            };
+            let store = &self.nodes[index].store;
+            store.scan(Table(table), &KeyRange::default(), Direction::Ascending, &mut visit).unwrap();
+        }
+        found
+    }
+
+    pub fn erase(&mut self, index: usize, entry: &EntryId) -> Result<(), MessengerError> {
+        self.act(index, |ctx, engine, app| app.erase(ctx, engine, entry))
+    }
+
     pub fn why(&self, index: usize, entry: &EntryId) -> String {
         self.view(index, |read, engine, app| app.why(read, engine, entry, self.now, Zone::default()).unwrap())
     }
@@ -570,7 +590,7 @@ impl World {
     pub fn log_len(&self, index: usize, group: &GroupId) -> (usize, usize) {
         let mut counts = (0, 0);
         self.view(index, |read, engine, _| {
-            let ascending = dunlin_base::kv::Direction::Ascending;
+            let ascending = Direction::Ascending;
             let mut messages = |_| {
                 counts.0 += 1;
                 ControlFlow::Continue(())

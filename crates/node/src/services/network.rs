@@ -2,12 +2,13 @@
 
 use std::time::SystemTime;
 
-use dunlin_base::GroupId;
+use dunlin_base::{EntryId, GroupId};
 use dunlin_ipfs::{ConnectionInfo, Multiaddr, PeerId, PeerInfo};
 use dunlin_proto::dunlin::node::v1::{
-    ConnectRequest, Connection, Direction, DisconnectReply, DisconnectRequest, GroupDevicesReply,
-    GroupDevicesRequest, InfoReply, InfoRequest, Peer, PeersReply, PeersRequest, Source, SourcesReply,
-    SourcesRequest, StatisticsReply, StatisticsRequest, WaitingReply, WaitingRequest,
+    ConnectRequest, Connection, Direction, DisconnectReply, DisconnectRequest, EraseMessageReply,
+    EraseMessageRequest, GroupDevicesReply, GroupDevicesRequest, InfoReply, InfoRequest, Peer, PeersReply,
+    PeersRequest, Source, SourcesReply, SourcesRequest, StatisticsReply, StatisticsRequest, WaitingReply,
+    WaitingRequest,
 };
 use dunlin_wesh::engine::{App, CommandError};
 use tonic::{Code, Request, Response, Status};
@@ -152,6 +153,32 @@ impl<A: App + Send + 'static> NodeService for Network<A> {
             error => Status::unavailable(error.to_string()),
         })?;
         Ok(Response::new(GroupDevicesReply { devices: shown.iter().map(waiting::group_device).collect() }))
+    }
+
+    async fn erase_message(
+        &self,
+        request: Request<EraseMessageRequest>,
+    ) -> Result<Response<EraseMessageReply>, Status> {
+        let request = request.into_inner();
+        let group = GroupId::from_bytes(&request.group_pk).map_err(|error| {
+            refusal(Code::InvalidArgument, "group-malformed", format!("group_pk: {error}"))
+        })?;
+        let entry = EntryId::from_cid_bytes(&request.message_id).ok_or_else(|| {
+            let told = "message_id is no id of a message: it is the `id` in the context of the event";
+            refusal(Code::InvalidArgument, "message-malformed", told.to_owned())
+        })?;
+        let erased =
+            self.node.transact(move |ctx, engine, _| engine.erase_message(ctx, &group, &entry)).await;
+        erased.map_err(|error| match &error {
+            CallError::Refused(refused @ CommandError::NoSuchMessage) => {
+                refusal(Code::NotFound, "message-unknown", refused.to_string())
+            }
+            CallError::Refused(refused @ CommandError::SetAside) => {
+                refusal(Code::Unavailable, "group-unreadable", refused.to_string())
+            }
+            error => Status::unavailable(error.to_string()),
+        })?;
+        Ok(Response::new(EraseMessageReply {}))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Lists and streams (`spec/wesh-protocol.md` §8.6).
 
+use dunlin_proto::dunlin::node::v1::EraseMessageRequest;
 use dunlin_proto::protocol as api;
+use tonic::Code;
 
 use crate::served::{Served, next, soon};
 
@@ -84,6 +86,33 @@ async fn lists_are_in_the_order_of_the_conversation_and_end_where_they_should() 
     ];
     for (request, expected) in cases {
         assert_eq!(s.texts(request.clone()).await, expected, "{request:?}");
+    }
+    s.stop().await;
+}
+
+/// `NodeService` erases what `ProtocolService` lists.
+#[tokio::test]
+async fn an_erased_message_is_in_no_list() {
+    let s = Served::start().await;
+    let group = s.group().await;
+    let other = s.group().await;
+    let gone = s.send(&group, b"gone").await;
+    s.send(&group, b"stays").await;
+    let mut node = s.node_client();
+    let request =
+        |group: &[u8], id: &[u8]| EraseMessageRequest { group_pk: group.to_vec(), message_id: id.to_vec() };
+    node.erase_message(request(&group, &gone)).await.unwrap();
+    let all = api::group_message_list::Request { until_now: true, ..list(&group) };
+    assert_eq!(s.texts(all).await, ["stays"]);
+    for (group, id, code, reason) in [
+        (group.as_slice(), gone.as_slice(), Code::NotFound, "message-unknown"),
+        (&other, &gone, Code::NotFound, "message-unknown"),
+        (&group, b"no id", Code::InvalidArgument, "message-malformed"),
+        (b"", &gone, Code::InvalidArgument, "group-malformed"),
+    ] {
+        let refused = node.erase_message(request(group, id)).await.unwrap_err();
+        let told = refused.metadata().get("dunlin-reason").unwrap().to_str().unwrap();
+        assert_eq!((refused.code(), told), (code, reason));
     }
     s.stop().await;
 }

@@ -3,20 +3,22 @@
 use std::ops::{Bound, ControlFlow};
 
 use dunlin_base::keys::KeyError;
-use dunlin_base::kv::{Direction, Read, ReadError};
+use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
 use dunlin_base::planted::{self, Bug};
 use dunlin_base::{EntryId, GroupId};
 use dunlin_log::{Entry, Position};
+use zeroize::Zeroizing;
 
 use super::groups::ActiveGroup;
 use super::opening::{MessageRow, group_entry_key};
-use super::{Ctx, Engine, MessageEvent, MetadataEvent, StoreKind};
+use super::{Ctx, Engine, Event, MessageEvent, MetadataEvent, StoreKind};
 use crate::contact::ContactRefusal;
 use crate::errors::{Code, Coded};
 use crate::group::{Group, GroupError, GroupKind};
 use crate::message::{self, SealError};
 use crate::metadata::{self, Event as MetadataKind};
 use crate::padding::Padding;
+use crate::tables;
 
 /// Largest payload of one message, in bytes: as much as a Go node carries to its members at once.
 ///
@@ -212,25 +214,30 @@ impl Engine {
         Ok(entry)
     }
 
-    /// Erases a message from this device: its text, and what would open it again. Its sealed form stays in the log,
-    /// which is for all members to have.
+    /// Erases a message from this device: its text, wherever it lies, and what would open it again. Its sealed form
+    /// stays in the log, which is for all members to have, and goes on to those who lack it. The group need not be
+    /// active.
     ///
     /// # Errors
-    /// [`CommandError::NotActive`] or [`CommandError::NoSuchMessage`].
+    /// [`CommandError::SetAside`] or [`CommandError::NoSuchMessage`], for one that is not open too.
     pub fn erase_message(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
         entry: &EntryId,
     ) -> Result<(), CommandError> {
-        self.active_for_owner(group)?;
+        if self.set_aside.contains(group) {
+            return Err(CommandError::SetAside);
+        }
         let key = group_entry_key(group, entry);
-        for table in [crate::tables::MESSAGES, crate::tables::REPEATS] {
-            let Some(row) = ctx.tx.get(table, &key)? else { continue };
+        for table in [tables::MESSAGES, tables::REPEATS] {
+            let Some(row) = ctx.tx.get(table, &key)?.map(Zeroizing::new) else { continue };
             let row = MessageRow::decode(&row).ok_or(CommandError::NoSuchMessage)?;
             message::erase_key(ctx.tx, group, &row.device, row.counter)?;
             ctx.tx.delete(table, &key);
-            ctx.tx.put(crate::tables::ERASED, &key, &[]);
+            ctx.tx.put(tables::ERASED, &key, &[]);
+            erase_repeats(ctx, group, &row)?;
+            self.events.push_back(Event::Erased { group: *group, entry: *entry });
             return Ok(());
         }
         Err(CommandError::NoSuchMessage)
@@ -291,7 +298,7 @@ impl Engine {
         entry: &Entry,
     ) -> Result<Option<MessageEvent>, ReadError> {
         let group = active.group.id();
-        let row = read.get(crate::tables::MESSAGES, &group_entry_key(&group, &position.id))?;
+        let row = read.get(tables::MESSAGES, &group_entry_key(&group, &position.id))?;
         let Some(row) = row.as_deref().and_then(MessageRow::decode) else { return Ok(None) };
         let Some(member) = active.index.member_of(read, &row.device)? else { return Ok(None) };
         Ok(Some(MessageEvent {
@@ -364,6 +371,24 @@ impl Engine {
         self.append_event(ctx, &account, &event)?;
         Ok(())
     }
+}
+
+/// Erases what others sent again of an erased text, and was kept back.
+fn erase_repeats(ctx: &mut Ctx<'_, '_>, group: &GroupId, erased: &MessageRow<'_>) -> Result<(), ReadError> {
+    let range = KeyRange::prefix(group.as_bytes());
+    for (key, row) in ctx.tx.collect(tables::REPEATS, &range, Direction::Ascending, usize::MAX)? {
+        let row = Zeroizing::new(row);
+        let Some(repeat) = MessageRow::decode(&row) else { continue };
+        if repeat.device != erased.device || repeat.payload != erased.payload {
+            continue;
+        }
+        if let Some(entry) = key.get(32..).and_then(EntryId::from_slice) {
+            message::withdraw_claim(ctx.tx, group, &repeat.device, repeat.counter, &entry)?;
+        }
+        ctx.tx.delete(tables::REPEATS, &key);
+        ctx.tx.put(tables::ERASED, &key, &[]);
+    }
+    Ok(())
 }
 
 /// The position where a walk begins, whether it is part of it or not.

@@ -60,6 +60,13 @@ pub enum Event {
         /// The same in the form of the event that another implementation writes; it is in no log.
         event: Box<MetadataEvent>,
     },
+    /// The owner erased a message from this device ([`Engine::erase_message`](super::Engine::erase_message)).
+    Erased {
+        /// In which group.
+        group: GroupId,
+        /// The entry that carries it.
+        entry: EntryId,
+    },
     /// The handshake of an own request was completed: the other side has it.
     RequestSent {
         /// Whom it went to.
@@ -106,6 +113,7 @@ impl Event {
             Self::MessageWaits { group, .. }
             | Self::Moved { group, .. }
             | Self::Refolded { group }
+            | Self::Erased { group, .. }
             | Self::Delivered { group, .. }
             | Self::Presence { group, .. } => Some(*group),
             Self::RequestReceived { .. }

@@ -303,6 +303,16 @@ impl Claims<'_> {
         Ok(())
     }
 
+    /// Takes a claim back that was not shown: nothing is left that could be shown for it.
+    pub fn withdraw(&self, tx: &mut Tx<'_>, counter: u64, entry: &EntryId) -> Result<(), ReadError> {
+        let claims = self.claims(tx, counter)?;
+        if let Some(claim) = claims.iter().find(|claim| claim.entry == *entry && !claim.is_shown) {
+            tx.delete(tables::CLAIMS, &self.claim_key(counter, entry));
+            tx.delete(tables::SIGNATURES, &self.signature_key(&claim.mark, counter));
+        }
+        Ok(())
+    }
+
     /// Lets the entry `by` take over what is known of `entry`, which carries the same sealed bytes.
     pub fn hand_down(
         &self,

@@ -465,6 +465,20 @@ pub fn erase_key(tx: &mut Tx<'_>, group: &GroupId, device: &DeviceId, counter: u
     Claims { group, device }.erase(tx, counter)
 }
 
+/// Takes the claim of `entry` to the counter `counter` of `device` back, if it is not the one that is shown.
+///
+/// # Errors
+/// [`ReadError`].
+pub fn withdraw_claim(
+    tx: &mut Tx<'_>,
+    group: &GroupId,
+    device: &DeviceId,
+    counter: u64,
+    entry: &EntryId,
+) -> Result<(), ReadError> {
+    Claims { group, device }.withdraw(tx, counter, entry)
+}
+
 fn open_with(key: &SymmetricKey, headers: &Headers, sealed: &[u8]) -> Result<Vec<u8>, OpenMessageError> {
     let nonce = Nonce::of_counter(headers.counter);
     seal::open(key, nonce.as_bytes(), sealed).map_err(|_| OpenMessageError::DoesNotOpen)

@@ -39,7 +39,7 @@ pub use chain::{ChainKey, KEY_WINDOW, KeyUnavailable, OtherChain};
 pub use claims::{Arrival, COUNTER_KEY_DAYS_MAX, KEY_HELD_MAX, Shift, erase_due, erasure_due};
 pub use envelope::{
     Headers, HeadersError, OpenMessageError, OpenedMessage, Opening, SealError, Sealed, erase_key,
-    hand_down_claim, open_headers, open_message, require_contexts, seal, seal_at,
+    hand_down_claim, open_headers, open_message, require_contexts, seal, seal_at, withdraw_claim,
 };
 pub use out_of_store::{
     OUT_OF_STORE_BYTES_MAX, OpenedOutOfStore, OutOfStoreError, SealedOutOfStore, out_of_store_reference,

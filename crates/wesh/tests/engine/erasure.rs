@@ -1,11 +1,15 @@
 //! Keys that are gone once a message was opened.
 
-use dunlin_base::Span;
-use dunlin_wesh::engine::CommandError;
+use dunlin_base::kv::Table;
+use dunlin_base::{EntryId, Span};
+use dunlin_wesh::engine::{CommandError, Event};
 use dunlin_wesh::message::{self, COUNTER_KEY_DAYS_MAX, OpenMessageError, OutOfStoreError};
 
 use crate::archive::import;
 use crate::device::{Device, NOW};
+
+/// Opened messages that are kept and not shown: as the engine calls its table.
+const REPEATS: Table = Table(0x46);
 
 /// `spec/security.md` E9: once a message was opened and nothing is missing before it, nothing in the store opens it
 /// again; and once it is erased, its text is nowhere either.
@@ -65,6 +69,41 @@ fn an_own_message_is_erased_at_once() {
     let entry = device.run(|ctx, engine| engine.send_message(ctx, &group, b"a canary").unwrap());
     device.run(|ctx, engine| engine.erase_message(ctx, &group, &entry).unwrap());
     assert!(!device.holds(key.as_bytes()) && !device.holds(b"a canary"));
+    assert!(device.messages(&group).is_empty());
+}
+
+/// What somebody sent again of the text, elsewhere, is kept for the case that it belongs there. It goes with the text.
+#[test]
+fn what_others_repeated_of_a_message_is_erased_with_it() {
+    let mut device = Device::new(1);
+    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+    let own = device.engine.own_device(&group).unwrap();
+    let entry = device.run(|ctx, engine| engine.send_message(ctx, &group, b"a canary").unwrap());
+    let repeat = |text: &[u8]| [&[0; 8], own.as_bytes().as_slice(), &[0, 0, 0, 0, 0, 0, 0, 9], text].concat();
+    let key = |block: &[u8]| [group.as_bytes().as_slice(), EntryId::of_block(block).digest()].concat();
+    device.run(|ctx, _| {
+        ctx.tx.put(REPEATS, &key(b"1"), &repeat(b"a canary"));
+        ctx.tx.put(REPEATS, &key(b"2"), &repeat(b"another bird"));
+    });
+    device.run(|ctx, engine| engine.erase_message(ctx, &group, &entry).unwrap());
+    assert!(!device.holds(b"a canary") && device.holds(b"another bird"));
+}
+
+/// Who has left a group, or does not use it, can still erase what they read there.
+#[test]
+fn a_message_is_erased_while_its_group_is_not_active() {
+    let mut device = Device::new(1);
+    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+    let entry = device.run(|ctx, engine| engine.send_message(ctx, &group, b"a canary").unwrap());
+    device.run(|_, engine| engine.deactivate(&group));
+    let (erased, _) = device.step_at(NOW, |ctx, engine| engine.erase_message(ctx, &group, &entry));
+    erased.unwrap();
+    assert!(
+        matches!(device.told[..], [Event::Erased { group: of, entry: told }] if (of, told) == (group, entry))
+    );
+    assert!(!device.holds(b"a canary"));
+    device.run(|ctx, engine| engine.activate(ctx, &group).unwrap());
+    device.settle();
     assert!(device.messages(&group).is_empty());
 }
 
