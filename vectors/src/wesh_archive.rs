@@ -146,9 +146,14 @@ fn imported_group(json: &Value, case: &Value, store: &MemoryStore, device: &[u8;
 
     let index = Index::new(&group, &keys, &own);
     let mut received = 0;
+    let find = |at: Position| {
+        let (_, value) = metadata.iter().find(|(position, _)| *position == at)?;
+        open(&group, value).ok()
+    };
     for (position, value) in &metadata {
         let event: OpenedEvent = open(&group, value).map_err(|error| error.to_string())?;
-        for change in index.apply(&mut tx, *position, &event).map_err(|error| error.to_string())? {
+        let changes = index.apply_all(&mut tx, *position, &event, &find);
+        for change in changes.map_err(|error| error.to_string())? {
             let Change::ChainKeyOffered { device, dest, sealed } = change else { continue };
             if dest != own.member_id() {
                 continue;

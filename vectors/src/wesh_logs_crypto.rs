@@ -70,7 +70,9 @@ fn linear_state(
     // Newest first: the state does not depend on it.
     for entry in entries.iter().rev().filter(|entry| reached.contains(&entry.id)) {
         let event = events.get(&entry.id).ok_or("an event does not open")?;
-        index.apply(&mut tx, entry.position, event).map_err(|error| error.to_string())?;
+        index
+            .apply_all(&mut tx, entry.position, event, &|at| events.get(&at.id).cloned())
+            .map_err(|error| error.to_string())?;
     }
     same_state(&index, &tx, &keys, field(linear, "state")?, &Expected::default())
 }
@@ -184,7 +186,9 @@ impl<'g> Reader<'g> {
         let mut received = 0;
         for entry in metadata {
             let Some(event) = events.get(&entry.id) else { continue };
-            let changes = index.apply(tx, entry.position, event).map_err(|error| error.to_string())?;
+            let changes = index
+                .apply_all(tx, entry.position, event, &|at| events.get(&at.id).cloned())
+                .map_err(|error| error.to_string())?;
             for change in changes {
                 let Change::ChainKeyOffered { device, dest, sealed } = change else { continue };
                 if dest != self.own.member_id() {

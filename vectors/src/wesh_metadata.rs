@@ -135,11 +135,15 @@ impl Sequence {
         let store = MemoryStore::default();
         let mut tx = Tx::new(&store);
         let index = Index::new(&self.group, &self.keys, &self.own);
+        let find = |position: Position| {
+            let number = usize::try_from(position.height).ok()?.checked_sub(1)?;
+            self.events.get(number).cloned().flatten()
+        };
         for number in list(order, "order")? {
             let number = number.as_u64().ok_or("no number")?;
             let event = usize::try_from(number).ok().and_then(|number| self.events.get(number));
             if let Some(event) = event.ok_or("no such event")? {
-                index.apply(&mut tx, at(number + 1), event).map_err(|error| error.to_string())?;
+                index.apply_all(&mut tx, at(number + 1), event, &find).map_err(|error| error.to_string())?;
             }
         }
         if self.announced_here && self.group.kind() == GroupKind::Account {
@@ -147,7 +151,7 @@ impl Sequence {
             let announced =
                 seal(&self.group, &self.own, &Event::member_device_added(&self.own), Padding::Bare, &mut rng);
             let announced = open(&self.group, &announced).map_err(|error| error.to_string())?;
-            index.apply(&mut tx, at(0), &announced).map_err(|error| error.to_string())?;
+            index.apply_all(&mut tx, at(0), &announced, &find).map_err(|error| error.to_string())?;
         }
         same_state(&index, &tx, &self.keys, state, &self.expected(name))
     }

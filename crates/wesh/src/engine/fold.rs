@@ -20,7 +20,7 @@ use crate::tables;
 
 /// How many entries join in one call, so that neither a transaction nor the memory it takes grows with
 /// what a peer sends. Two hundred and fifty-six entries are about a quarter of a megabyte.
-const JOIN_BATCH: usize = 256;
+pub(super) const JOIN_BATCH: usize = 256;
 /// Bytes of entries that are read or opened at once, for the same reason: a few of the largest.
 pub(super) const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
@@ -202,12 +202,14 @@ impl Engine {
     }
 
     /// Does what a change of a group's state asks of this device.
-    fn follow(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId, change: &Change) -> Result<(), ReadError> {
+    pub(super) fn follow(
+        &mut self,
+        ctx: &mut Ctx<'_, '_>,
+        group: &GroupId,
+        change: &Change,
+    ) -> Result<(), ReadError> {
         match change {
-            Change::MemberDeviceAdded { member, device } => {
-                self.serve_chain_key(ctx, group, member)?;
-                self.open_waiting(ctx, group, device)
-            }
+            Change::MemberDeviceAdded { device, .. } => self.follow_device(ctx, group, device),
             Change::ChainKeyOffered { device, dest, sealed } => {
                 self.take_chain_key(ctx, group, device, dest, sealed)
             }
@@ -248,7 +250,7 @@ impl Engine {
         }
     }
 
-    fn take_chain_key(
+    pub(super) fn take_chain_key(
         &mut self,
         ctx: &mut Ctx<'_, '_>,
         group: &GroupId,
@@ -309,6 +311,9 @@ impl Engine {
 
     /// Folds a metadata log from its beginning, after a late parent changed the order of its entries, and
     /// does what follows from the state that comes out.
+    ///
+    /// Entries are read a few at a time, and no event stays in memory; but all rows of the index are written in one
+    /// transaction, since nobody must see half of a state: a few hundred bytes for each event of the log.
     fn fold_again(&mut self, ctx: &mut Ctx<'_, '_>, group: &GroupId) -> Result<(), ReadError> {
         self.active(group)?.index.clear(ctx.tx)?;
         let mut after = None;
@@ -337,9 +342,15 @@ impl Engine {
             for (position, event) in &events {
                 let changes = self.active(group)?.index.apply(ctx.tx, *position, event)?;
                 for change in &changes {
-                    // Giving keys away waits until it is known to whom they were given.
-                    if let Change::ChainKeyOffered { device, dest, sealed } = change {
-                        self.take_chain_key(ctx, group, device, dest, sealed)?;
+                    match change {
+                        Change::MemberDeviceAdded { device, .. } => {
+                            self.fold_all_waiting(ctx, group, device)?;
+                        }
+                        // Giving keys away waits until it is known to whom they were given.
+                        Change::ChainKeyOffered { device, dest, sealed } => {
+                            self.take_chain_key(ctx, group, device, dest, sealed)?;
+                        }
+                        _ => {}
                     }
                 }
             }

@@ -442,6 +442,8 @@ impl Engine {
             self.want_missing(ctx, &id, kind)?;
             self.greet_all(ctx, &id, kind)?;
         }
+        let behind = self.active(&id)?.index.behind(ctx.tx)?;
+        self.unfolded.extend(behind.into_iter().map(|device| (id, device)));
         self.find_unopened(ctx.tx, &id)?;
         // After an import the log holds a history that has not joined yet. This device comes after it.
         self.to_be_announced.insert(id);

@@ -29,6 +29,7 @@ mod groups;
 mod inbox;
 mod inspect;
 mod key_pace;
+mod late_devices;
 mod moves;
 mod opening;
 mod out_of_store;
@@ -105,6 +106,8 @@ pub struct Engine {
     backlog: BTreeSet<(GroupId, StoreKind)>,
     /// Devices whose waiting messages were too much for one step.
     unopened: BTreeSet<(GroupId, DeviceId)>,
+    /// Devices whose waiting events were too much for one step.
+    unfolded: BTreeSet<(GroupId, DeviceId)>,
     /// Logs whose heads changed by an own entry since they were announced.
     unannounced: BTreeSet<(GroupId, StoreKind)>,
     /// The messages that each frame on its way holds.
@@ -171,6 +174,7 @@ impl Engine {
             flood: Flood::default(),
             backlog: BTreeSet::new(),
             unopened: BTreeSet::new(),
+            unfolded: BTreeSet::new(),
             unannounced: BTreeSet::new(),
             heads_sent: BTreeMap::new(),
             lookups: BTreeMap::new(),
@@ -208,6 +212,7 @@ impl Engine {
     /// When the store cannot be read: open the engine again.
     pub fn handle_timeout(&mut self, ctx: &mut Ctx<'_, '_>) -> Result<(), ReadError> {
         self.heed_clock(ctx.now);
+        self.fold_unfolded(ctx)?;
         self.open_unopened(ctx)?;
         self.join_backlog(ctx)?;
         self.ask_for_blocks(ctx.now);
@@ -226,7 +231,7 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] wants to be called next; a moment in the past means "as soon as can be".
     pub fn timeout(&self) -> Option<Time> {
-        if !self.backlog.is_empty() || !self.unopened.is_empty() {
+        if !(self.backlog.is_empty() && self.unopened.is_empty() && self.unfolded.is_empty()) {
             return Some(Time::default());
         }
         let announcements = self.groups.values().filter_map(ActiveGroup::announcement_due);

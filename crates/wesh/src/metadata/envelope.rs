@@ -224,17 +224,6 @@ impl OpenedEvent {
             protocol_metadata: Some(ProtocolMetadata::default()),
         }
     }
-
-    /// Takes back what [`Self::to_proto`] gave for an event of `group`, without checking signatures again.
-    pub(super) fn restore(stored: GroupMetadata, group: &GroupId) -> Option<Self> {
-        let event = Event::decode(stored.event_type, &stored.payload).ok()?;
-        Some(Self {
-            context: placed(group, &event, stored.event_type, &stored.payload)?,
-            event,
-            signature: Signature::from_slice(&stored.sig)?,
-            payload: stored.payload,
-        })
-    }
 }
 
 impl fmt::Debug for OpenedEvent {
@@ -341,7 +330,6 @@ mod tests {
         };
         let opened = open(&group, &envelope.encode_to_vec()).unwrap();
         assert_eq!(opened.payload(), payload);
-        assert_eq!(OpenedEvent::restore(opened.to_proto(), &group.id()).unwrap(), opened);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! How large what is sent and what is taken may be: as large as between Go nodes (`spec/security.md` V1, N2).
 
-use dunlin_base::kv::{MemoryStore, Tx};
-use dunlin_base::{PeerId, SecretKey};
+use dunlin_base::kv::{Direction, Durability, KeyRange, MemoryStore, Read, Store, Table, Tx};
+use dunlin_base::{GroupId, MemberId, PeerId, SecretKey};
 use dunlin_log::{ENTRY_BYTES_MAX, Entry};
-use dunlin_wesh::engine::{Action, CommandError, Event, PAYLOAD_BYTES_MAX};
+use dunlin_wesh::engine::{Action, CommandError, Ctx, Event, PAYLOAD_BYTES_MAX};
 use dunlin_wesh::group::OwnMember;
 use dunlin_wesh::message;
 use dunlin_wesh::metadata::{self, Event as MetadataKind};
@@ -152,4 +152,144 @@ fn much_that_waited_is_opened_in_steps() {
     device.run(|ctx, engine| engine.activate(ctx, &group).unwrap());
     device.settle();
     assert_eq!(device.messages(&group).len(), COUNT);
+}
+
+/// Large events of a device come before its event 1, and last of them its key. They wait in the log alone, are folded in steps
+/// once the device is known, and a restart between goes on where it was.
+#[test]
+fn many_large_events_of_an_unknown_device_are_folded_in_steps() {
+    const COUNT: usize = 12;
+    let mut device = Device::new(1);
+    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+    let (message, events, bound) = LateDevice::new(&device, &group).say(COUNT);
+    let mut messages = Member::of(&device, &group, Profile::Berty.message_store());
+    let mut metadata = Member::of(&device, &group, Profile::Berty.metadata_store());
+    let data = messages.heads(NOW, &[messages.write(&message, &[])]);
+    device.step_at(NOW, |ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+    let mut told = 0;
+    for entry in &events {
+        let data = metadata.heads(NOW, std::slice::from_ref(entry));
+        device.step_at(NOW, |ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+        told += device.told.iter().filter(|event| matches!(event, Event::Metadata(_))).count();
+    }
+    assert_eq!(told, COUNT + 1);
+    assert!(bytes_of(&device, INDEX) < 10_000, "they are in the log alone");
+
+    let data = metadata.heads(NOW, &[bound]);
+    device.step_at(NOW, |ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+    let mut steps = 1;
+    let Device { store, .. } = device;
+    let mut device = Device::open(1, store);
+    device.run(|ctx, engine| engine.activate(ctx, &group).unwrap());
+    assert!(device.messages(&group).is_empty(), "the key stands behind more than one step reads");
+    while device.engine.timeout().is_some_and(|due| due <= NOW) {
+        device.step_at(NOW, |ctx, engine| engine.handle_timeout(ctx).unwrap());
+        told += device.told.iter().filter(|event| matches!(event, Event::Metadata(_))).count();
+        steps += 1;
+    }
+    assert!(steps > 2, "{steps}");
+    assert_eq!(device.messages(&group), [b"said before"]);
+    assert_eq!(told, COUNT + 1, "none is told twice");
+}
+
+/// The log is folded again from its beginning: what waited for a device is folded with it, and large events are neither
+/// copied nor kept in memory.
+#[test]
+fn folding_again_writes_rows_and_no_events() {
+    const COUNT: usize = 12;
+    let mut device = Device::new(1);
+    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+    let (message, events, bound) = LateDevice::new(&device, &group).say(COUNT);
+    let mut messages = Member::of(&device, &group, Profile::Berty.message_store());
+    let mut metadata = Member::of(&device, &group, Profile::Berty.metadata_store());
+    let data = messages.heads(NOW, &[messages.write(&message, &[])]);
+    device.step_at(NOW, |ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+    // Its parent is nowhere to be had, and comes after all.
+    let late = metadata.write(b"late", &[]);
+    let above = metadata.write(b"above", &[late.id()]);
+    let data = metadata.heads(NOW, std::slice::from_ref(&above));
+    device.step_at(NOW, |ctx, engine| {
+        engine.handle_connected(ctx, &peer(), true).unwrap();
+        engine.handle_heads(ctx, &peer(), &data).unwrap();
+    });
+    device.run(|ctx, engine| (0..4).for_each(|_| engine.handle_block_missing(ctx, &late.id()).unwrap()));
+    device.settle();
+    for entry in events.iter().chain([&bound]) {
+        let data = metadata.heads(NOW, std::slice::from_ref(entry));
+        device.run(|ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+    }
+    device.settle();
+    assert_eq!(device.messages(&group), [b"said before"]);
+    let rows = rows_of(&device, INDEX);
+
+    let data = metadata.heads(NOW, &[late]);
+    let mut rng = ChaCha12Rng::seed_from_u64(6);
+    let (mut refolds, mut bytes) = (0, 0);
+    loop {
+        let mut tx = Tx::new(&device.store);
+        let mut ctx = Ctx { tx: &mut tx, now: NOW, rng: &mut rng };
+        match refolds {
+            0 if bytes == 0 => device.engine.handle_heads(&mut ctx, &peer(), &data).unwrap(),
+            _ => device.engine.handle_timeout(&mut ctx).unwrap(),
+        }
+        let told = std::iter::from_fn(|| device.engine.poll_event());
+        refolds += told.filter(|event| matches!(event, Event::Refolded { .. })).count();
+        bytes += tx.changes_bytes();
+        device.store.commit(tx.into_batch(), Durability::Synced).unwrap();
+        if device.engine.timeout().is_none_or(|due| due > NOW) {
+            break;
+        }
+    }
+    assert_eq!(refolds, 1);
+    assert!(bytes < 50_000, "{bytes} bytes were written");
+    assert_eq!(rows_of(&device, INDEX).len(), rows.len());
+}
+
+/// Where the folded state is: `tables::INDEX`.
+const INDEX: Table = Table(0x34);
+
+fn rows_of(device: &Device, table: Table) -> Vec<(Vec<u8>, Vec<u8>)> {
+    device.store.collect(table, &KeyRange::default(), Direction::Ascending, usize::MAX).unwrap()
+}
+
+fn bytes_of(device: &Device, table: Table) -> usize {
+    rows_of(device, table).iter().map(|(key, row)| key.len() + row.len()).sum()
+}
+
+/// A device that says much before it says whose it is.
+struct LateDevice {
+    own: OwnMember,
+    log: Member,
+    reader: MemberId,
+    rng: ChaCha12Rng,
+}
+
+impl LateDevice {
+    fn new(device: &Device, group: &GroupId) -> Self {
+        let own =
+            OwnMember { member: SecretKey::from_seed([40; 32]), device: SecretKey::from_seed([41; 32]) };
+        let log = Member::of(device, group, Profile::Berty.metadata_store());
+        let reader = device.engine.own_member(group).unwrap();
+        Self { own, log, reader, rng: ChaCha12Rng::seed_from_u64(5) }
+    }
+
+    /// A message; the entries of `count` large events and of the key to the message, on top of each other; and event 1.
+    fn say(mut self, count: usize) -> (Vec<u8>, Vec<Entry>, Entry) {
+        let store = MemoryStore::default();
+        let mut tx = Tx::new(&store);
+        let (own, group) = (&self.own, &self.log.group);
+        let key = message::own_chain_key_box(&mut tx, group, own, &self.reader, &mut self.rng).unwrap();
+        let sealed =
+            message::seal(&mut tx, group, own, b"said before", Padding::Buckets, &mut self.rng).unwrap();
+        let large = (0..count).map(|number| MetadataKind::app_metadata(own, &vec![number as u8; 900_000]));
+        let said = large.chain([MetadataKind::chain_key_added(own, self.reader, key)]);
+        let mut entries: Vec<Entry> = Vec::new();
+        for event in said.chain([MetadataKind::member_device_added(own)]) {
+            let value = metadata::seal(group, own, &event, Padding::Buckets, &mut self.rng);
+            let next: Vec<_> = entries.last().map(Entry::id).into_iter().collect();
+            entries.push(self.log.write(&value, &next));
+        }
+        let bound = entries.pop().unwrap();
+        (sealed.envelope, entries, bound)
+    }
 }

@@ -5,7 +5,8 @@
 //! position of the event that decided it, and another event decides only from a later position (from an
 //! earlier one, for the owner of a device). An event costs a few rows, however long the log is.
 //!
-//! An event of a device that no member has claimed yet waits in the index until one does (O10).
+//! An event of a device that no member has claimed yet waits until one does (O10). The index knows where it stands; whoever
+//! holds the log folds it then, and all that wait for a device in their order.
 //!
 //! # Layout of [`tables::INDEX`]
 //!
@@ -16,7 +17,8 @@
 //! |---|---|---|
 //! | `D` | device | position, member |
 //! | `M` | member, device | nothing |
-//! | `W` | device, position | waiting event as a `GroupMetadata` message |
+//! | `W` | device, position | nothing: the event there waits for the device |
+//! | `B` | device | nothing: it is known, and some of what waited for it is still to be folded |
 //! | `S` | member | nothing: this device gave its chain to the member |
 //! | `I` | key | nothing: named as the maker of the group |
 //! | `G` | group | position, then the `Group` message when joined and nothing when left |
@@ -35,11 +37,11 @@ mod contacts;
 mod placed;
 mod queries;
 mod rows;
+mod waiting;
 
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError, Tx};
 use dunlin_base::{AccountId, DeviceId, GroupId, MemberId};
 use dunlin_log::Position;
-use dunlin_proto::protocol::GroupMetadata;
 use prost::Message;
 
 pub use contacts::ContactRecord;
@@ -51,7 +53,7 @@ use super::note::DeviceNote;
 use crate::contact::ContactStep;
 use crate::group::{Group, GroupKind, OwnMember};
 use crate::keys::AccountKeys;
-use crate::tables::{self, damaged};
+use crate::tables;
 use contacts::ContactChange;
 use rows::{Place, Tag, first_place};
 
@@ -100,7 +102,7 @@ impl Index {
     /// Folds the event at `position` and says what it changed.
     ///
     /// An event that means nothing in this group changes nothing. One whose device belongs to nobody yet
-    /// waits; the event that gives the device a member brings its changes along.
+    /// waits: whoever is told [`Change::MemberDeviceAdded`] folds what [`Self::waiting`] gives.
     ///
     /// # Errors
     /// [`ReadError`]; forget the transaction.
@@ -130,7 +132,7 @@ impl Index {
                 if !tx.contains(tables::INDEX, &self.key(Tag::Device, &[device.as_bytes()]))? =>
             {
                 let key = self.key(Tag::Waiting, &[device.as_bytes(), &place]);
-                tx.put(tables::INDEX, &key, &event.to_proto().encode_to_vec());
+                tx.put(tables::INDEX, &key, &[]);
             }
             (known, _) => {
                 if self.admit(tx, &place, event, &mut changes)? {
@@ -177,7 +179,7 @@ impl Index {
         let Some((bound_at, bound_to)) = self.binding(tx, device)? else {
             self.put_binding(tx, place, device, member);
             changes.push(Change::MemberDeviceAdded { member: *member, device: *device });
-            return self.fold_waiting(tx, device, changes);
+            return Ok(());
         };
         let is_first = *place < bound_at;
         match (is_first, bound_to == *member) {
@@ -231,32 +233,6 @@ impl Index {
                     || Group::contact(keys, &account).is_ok_and(|shared| shared.id() == self.group)
             }
             Membership::Open => true,
-        }
-    }
-
-    /// Folds what waited for `device`.
-    fn fold_waiting(
-        &self,
-        tx: &mut Tx<'_>,
-        device: &DeviceId,
-        changes: &mut Vec<Change>,
-    ) -> Result<(), ReadError> {
-        let range = self.range(Tag::Waiting, &[device.as_bytes()]);
-        loop {
-            let waiting = tx.collect(tables::INDEX, &range, Direction::Ascending, BATCH)?;
-            if waiting.is_empty() {
-                return Ok(());
-            }
-            for (key, row) in waiting {
-                tx.delete(tables::INDEX, &key);
-                let place: Place = *key.last_chunk().ok_or_else(|| damaged(tables::INDEX))?;
-                let stored = GroupMetadata::decode(row.as_slice()).ok();
-                let event = stored.and_then(|stored| OpenedEvent::restore(stored, &self.group));
-                let event = event.ok_or_else(|| damaged(tables::INDEX))?;
-                if self.admit(tx, &place, &event, changes)? {
-                    self.fold(tx, &place, event.event(), changes)?;
-                }
-            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Keys of the index and what its values begin with.
 
-use dunlin_base::GroupId;
 use dunlin_base::kv::ReadError;
+use dunlin_base::{EntryId, GroupId};
 use dunlin_log::Position;
 
 use crate::tables::{self, damaged};
@@ -23,6 +23,7 @@ pub(super) enum Tag {
     Served = b'S' as isize,
     Credential = b'V' as isize,
     Waiting = b'W' as isize,
+    Behind = b'B' as isize,
     Once = b'X' as isize,
     Shared = b'P' as isize,
 }
@@ -36,6 +37,12 @@ pub(super) fn place(position: &Position) -> Place {
     height.copy_from_slice(&position.height.to_be_bytes());
     entry.copy_from_slice(position.id.digest());
     place
+}
+
+/// The position that [`place`] makes these bytes of.
+pub(super) fn position(place: &Place) -> Option<Position> {
+    let (height, digest) = place.split_first_chunk()?;
+    Some(Position { height: u64::from_be_bytes(*height), id: EntryId::from_slice(digest)? })
 }
 
 pub(super) fn key(group: &GroupId, tag: Tag, item: &[&[u8]]) -> Vec<u8> {

@@ -69,8 +69,12 @@ fn contact(first: u8, seed: Option<u8>, metadata: &[u8]) -> Contact {
     Contact { account: account(first), seed: seed.map(|byte| [byte; 32]), metadata: metadata.to_vec() }
 }
 
+/// Folds events as whoever holds the log does: what waits for a device is folded once it is known.
 fn fold(index: &Index, tx: &mut Tx<'_>, events: &[(Position, OpenedEvent)]) -> Vec<Change> {
-    events.iter().flat_map(|(position, event)| index.apply(tx, *position, event).unwrap()).collect()
+    let find = |at: Position| Some(events.iter().find(|(position, _)| *position == at)?.1.clone());
+    let mut apply =
+        |(position, event): &(Position, OpenedEvent)| index.apply_all(tx, *position, event, &find).unwrap();
+    events.iter().flat_map(&mut apply).collect()
 }
 
 /// Events of every kind about a few items, by two devices of the account, on two claimed members.
@@ -254,17 +258,23 @@ fn device_binding() {
 fn events_wait_for_their_device() {
     let mut scene = Scene::account();
     let own = scene.own.clone();
-    let blocked = scene.by(&own, &Event::contact_blocked(&own, account(1)));
-    let served = scene.by(&own, &Event::chain_key_added(&own, own.member_id(), vec![7]));
-    let bound = scene.by_own(Event::member_device_added);
+    let device = own.device_id();
+    let log = [
+        (at(1), scene.by(&own, &Event::contact_blocked(&own, account(1)))),
+        (at(2), scene.by(&own, &Event::chain_key_added(&own, own.member_id(), vec![7; 100_000]))),
+        (at(3), scene.by_own(Event::member_device_added)),
+    ];
     let store = MemoryStore::default();
     let mut tx = Tx::new(&store);
     let index = scene.index();
-    assert_eq!(index.apply(&mut tx, at(1), &blocked).unwrap(), []);
-    assert_eq!(index.apply(&mut tx, at(2), &served).unwrap(), []);
+    assert_eq!(fold(&index, &mut tx, &log[..2]), []);
     assert_eq!(index.contact_state(&tx, &account(1)).unwrap(), None);
-    let changes = index.apply(&mut tx, at(3), &bound).unwrap();
+    assert_eq!(index.waiting(&tx, &device, 10).unwrap(), [at(1), at(2)]);
+    assert_eq!(index.waiting(&tx, &device, 1).unwrap(), [at(1)]);
+    assert!(tx.changes_bytes() < 1000, "what waits is in the log and not here once more");
+    let changes = fold(&index, &mut tx, &log);
     assert_eq!(changes.len(), 3, "{changes:?}");
+    assert!(!index.has_waiting(&tx, &device).unwrap());
     assert_eq!(index.contact_state(&tx, &account(1)).unwrap(), Some(ContactState::Blocked));
     assert!(index.is_served(&tx, &own.member_id()).unwrap());
 }
