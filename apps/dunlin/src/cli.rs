@@ -31,6 +31,9 @@ pub enum Command {
     Chat(NodeOptions),
     /// Run a node without a screen; prints one line of JSON when it is ready.
     Node(NodeOptions),
+    /// The account as a whole: carry it away, delete it.
+    #[command(subcommand)]
+    Account(AccountCommand),
     /// Contacts and their requests.
     #[command(subcommand)]
     Contact(ContactCommand),
@@ -118,9 +121,14 @@ pub struct NodeOptions {
     /// Which network to be part of; decided at the first start [default: berty].
     #[arg(long)]
     pub profile: Option<ProfileName>,
-    /// Take over the account from this archive, which a node has exported; the data directory has to be new.
+    /// Take over the account from this archive, which a node has exported (`dunlin account export`, or a Go node); the data
+    /// directory has to be new.
     #[arg(long, value_name = "FILE")]
     pub import: Option<PathBuf>,
+    /// Open that archive with the first line of this file; the variable DUNLIN_IMPORT_PASSPHRASE does it too. Otherwise it
+    /// is asked for.
+    #[arg(long, value_name = "FILE", requires = "import")]
+    pub import_passphrase_file: Option<PathBuf>,
     /// Become a device of the account that offers this link (`dunlin device link` there); the data directory has
     /// to be new.
     #[arg(long, value_name = "LINK", conflicts_with_all = ["import", "profile"])]
@@ -152,6 +160,30 @@ pub enum ProfileName {
     Berty,
     /// The network of bare weshnet nodes.
     Wesh,
+}
+
+/// What can be done about the account.
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// Write the account into one encrypted file: keys, contacts, groups, messages. `dunlin node --import FILE` on another
+    /// machine makes that one a further device of the account.
+    Export {
+        /// A file that is not there yet.
+        file: PathBuf,
+        /// Protect it by the first line of this file; the variable DUNLIN_EXPORT_PASSPHRASE does it too. Otherwise it is
+        /// asked for.
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Delete the account from this device, for good: its key first, then everything else. A node that runs on it is ended.
+    /// Other devices of the account keep it, and nobody is told.
+    Delete {
+        /// Do not ask whether this is meant.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// The same in an emergency: without a question, and the key before anything else.
+    Wipe,
 }
 
 /// What can be done about contacts.

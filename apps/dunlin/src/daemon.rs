@@ -9,11 +9,11 @@ use dunlin_messenger::Messenger;
 use dunlin_messenger::rpc::chat_service_server::SERVICE_NAME as CHAT_SERVICE_NAME;
 use dunlin_messenger::text::DisplayName;
 use dunlin_node::{
-    Claim, CoreError, FileBeside, ImportError, JoinAccountError, JoinNews, Joined, NodeConfig, NodeHandle,
-    Origins, StartError,
+    Claim, CoreError, FileBeside, FoundArchive, ImportError, JoinAccountError, JoinNews, Joined, LockedFile,
+    NodeConfig, NodeHandle, Origins, StartError,
 };
 use dunlin_store::{OpenError, RedbStore};
-use dunlin_wesh::archive::Imported;
+use dunlin_wesh::archive::{Imported, Opener, SealedArchiveError};
 use dunlin_wesh::linking::LinkText;
 use dunlin_wesh::profile::Profile;
 use serde_json::json;
@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
+use zeroize::Zeroizing;
 
 use crate::cli::{NodeOptions, ProfileName};
 use crate::client::Client;
@@ -92,7 +93,8 @@ impl Running {
             None => match options.import.clone() {
                 Some(archive) => {
                     let profile = home.settle_profile(options.profile)?;
-                    (Arc::new(import(store, profile, archive).await?), asked, Vec::new())
+                    let passphrase = passphrase::of_archive(options)?;
+                    (Arc::new(import(store, profile, archive, passphrase).await?), asked, Vec::new())
                 }
                 None => (Arc::new(store), asked, Vec::new()),
             },
@@ -326,15 +328,30 @@ async fn claimed(store: Arc<RedbStore>, home: &Home) -> Result<Arc<RedbStore>, F
 }
 
 /// Takes over the account of an archive, and says what came of it.
-async fn import(store: RedbStore, profile: ProfileName, archive: PathBuf) -> Result<RedbStore, Failure> {
+async fn import(
+    store: RedbStore,
+    profile: ProfileName,
+    archive: PathBuf,
+    passphrase: Option<Zeroizing<String>>,
+) -> Result<RedbStore, Failure> {
     let shown = archive.display().to_string();
     let imported = tokio::task::spawn_blocking(move || {
-        let mut file = std::fs::File::open(&archive)?;
-        let imported = dunlin_node::import_archive(&store, profile_of(profile), &mut file)?;
-        Ok::<_, ImportError>((store, imported))
+        let profile = profile_of(profile);
+        let imported = match dunlin_node::find_archive(std::fs::File::open(&archive)?)? {
+            FoundArchive::Clear(mut clear) => dunlin_node::import_archive(&store, profile, &mut clear)?,
+            FoundArchive::Locked(locked) => {
+                let opener = opener(&locked, passphrase)?;
+                dunlin_node::import_archive(&store, profile, &mut locked.open(opener))?
+            }
+        };
+        Ok::<_, ArchiveFailure>((store, imported))
     });
     let imported = imported.await.map_err(|error| Failure::told(format!("Importing failed: {error}.")))?;
-    let (store, imported) = imported.map_err(|error| {
+    let (store, imported) = imported.map_err(|failure| {
+        let error = match failure {
+            ArchiveFailure::Import(error) => error,
+            ArchiveFailure::Told(failure) => return failure,
+        };
         let told = format!(
             "{shown} was not imported: {error}. Nothing is changed in an account that exists; for another try use a new \
              directory: --data-dir DIR."
@@ -347,6 +364,49 @@ async fn import(store: RedbStore, profile: ProfileName, archive: PathBuf) -> Res
          entries missing."
     );
     Ok(store)
+}
+
+/// Why an archive was not imported.
+#[derive(Debug, thiserror::Error)]
+enum ArchiveFailure {
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
+    Told(#[from] Failure),
+}
+
+impl From<io::Error> for ArchiveFailure {
+    fn from(error: io::Error) -> Self {
+        Self::Import(error.into())
+    }
+}
+
+/// Opens a locked archive with the passphrase that was given, or else with the one that is typed.
+fn opener(
+    locked: &LockedFile<std::fs::File>,
+    given: Option<Zeroizing<String>>,
+) -> Result<Opener, ArchiveFailure> {
+    if let Some(given) = given {
+        return Ok(locked.try_passphrase(&given).map_err(ImportError::from)?);
+    }
+    if !io::stdin().is_terminal() {
+        let told = "The archive is protected by a passphrase. Give it in the variable DUNLIN_IMPORT_PASSPHRASE or by \
+                    --import-passphrase-file FILE.";
+        return Err(Failure::new(Exit::Usage, told).into());
+    }
+    loop {
+        let Some(typed) = passphrase::ask_line("Passphrase of the archive: ")? else {
+            return Err(
+                Failure::new(Exit::Refused, "The archive stays closed without its passphrase.").into()
+            );
+        };
+        match locked.try_passphrase(&typed) {
+            Err(error @ SealedArchiveError::WrongPassphrase) => {
+                eprintln!("{}", as_sentence(&error.to_string()))
+            }
+            opened => return Ok(opened.map_err(ImportError::from)?),
+        }
+    }
 }
 
 /// Parses the multiaddrs of servers, of which each has to say who it is.

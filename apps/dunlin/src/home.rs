@@ -9,6 +9,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
+use dunlin_node::FileBeside;
+use dunlin_store::{Destruction, OpenError};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::ProfileName;
@@ -118,6 +120,17 @@ impl Home {
     /// Whether this is a place for an account: it holds one, or what the user wrote for one.
     fn holds_account(&self) -> bool {
         [CONFIG, STORE].iter().any(|name| self.path.join(name).exists())
+    }
+
+    /// Whether there is an account here to be deleted, or what a deletion that was broken off has left of one.
+    pub fn holds_what_can_be_deleted(&self) -> bool {
+        dunlin_store::holds_account(&self.path) || is_empty(&self.path).unwrap_or(false)
+    }
+
+    /// Prepares to delete the account, and everything that Dunlin keeps here and beside.
+    pub fn destruction(&self) -> Result<Destruction, OpenError> {
+        let beside = FileBeside::of(&self.path).map_or_else(Vec::new, |beside| beside.files().to_vec());
+        Destruction::of(&self.path, &[CONFIG, NODE, SOCKET, LOG], &beside)
     }
 
     /// Reads `config.toml`; one that does not exist says nothing.

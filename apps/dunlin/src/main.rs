@@ -6,6 +6,7 @@
 // Printing is what commands are for.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod account;
 mod chat;
 mod cli;
 mod client;
@@ -66,6 +67,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             log_to(BoxMakeWriter::new(std::io::stderr), options.log.as_deref())?;
             daemon::run(&home, &options).await
         }
+        Command::Account(command) => account::run(&home, command, out).await,
         Command::Contact(command) => commands::contact(Client::connect(&home).await?, command, out).await,
         Command::Group(command) => commands::group(Client::connect(&home).await?, command, out).await,
         Command::Device(command) => devices::run(&home, command, out).await,

@@ -21,6 +21,7 @@ pub mod kdf;
 pub mod keys;
 pub mod kv;
 #[doc(hidden)]
+pub mod passphrase;
 pub mod planted;
 pub mod seal;
 pub mod time;

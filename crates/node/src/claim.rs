@@ -69,6 +69,15 @@ impl FileBeside {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// All that it ever leaves, for whoever deletes an account.
+    pub fn files(&self) -> [PathBuf; 2] {
+        [self.path.clone(), self.new_path()]
+    }
+
+    fn new_path(&self) -> PathBuf {
+        self.path.with_extension("boot.new")
+    }
 }
 
 impl Keystore for FileBeside {
@@ -87,7 +96,7 @@ impl Keystore for FileBeside {
     }
 
     fn write(&self, nonces: &BootNonces) -> io::Result<()> {
-        let new = self.path.with_extension("boot.new");
+        let new = self.new_path();
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]

@@ -46,6 +46,6 @@ pub use dunlin_base::kv::MemoryStore;
 pub use dunlin_wesh::engine::Event;
 pub use dunlin_wesh::group::Group;
 pub use handle::{CallError, NodeHandle, StartError};
-pub use import::{ImportError, import_archive};
+pub use import::{FoundArchive, ImportError, LockedFile, UnlockedFile, find_archive, import_archive};
 pub use linking::{JoinAccountError, JoinNews, Joined, LinkEvent, OfferError, join_account};
 pub use services::{OriginError, Origins, routes, routes_beside, serve, status_of, stubs as rpc};

@@ -15,10 +15,10 @@ use crate::error::{Damage, OpenError};
 use crate::key_file::{KEY_FILE_BYTES_MAX, KeyFile};
 use crate::redb_store::RedbStore;
 
-const KEY: &str = "key";
-const KEY_NEW: &str = "key.new";
-const LOCK: &str = "lock";
-const STORE: &str = "node.redb";
+pub(crate) const KEY: &str = "key";
+pub(crate) const KEY_NEW: &str = "key.new";
+pub(crate) const LOCK: &str = "lock";
+pub(crate) const STORE: &str = "node.redb";
 
 /// What opens the storage key.
 pub enum Unlock {
@@ -139,12 +139,12 @@ fn private_file() -> OpenOptions {
 
 /// Makes names lasting: what was created or renamed in `dir`.
 #[cfg(unix)]
-fn sync_dir(dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
 }
 
 /// Windows opens no directories as files, and writes their changes through its own journal.
 #[cfg(not(unix))]
-fn sync_dir(_dir: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(_dir: &Path) -> io::Result<()> {
     Ok(())
 }

@@ -1,20 +1,15 @@
 //! The key file: the storage key, bare or under a passphrase. Drawn in `docs/formats/store.md`.
 
-use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{AeadInPlace, KeyInit};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use dunlin_base::kdf::sha256;
 use dunlin_base::keys::SymmetricKey;
+use dunlin_base::passphrase::{Cost, SALT_BYTES};
 use rand_core::{CryptoRng, RngCore};
 use zeroize::Zeroizing;
 
 use crate::error::{Damage, OpenError};
 use crate::header::Fields;
-
-/// What a passphrase costs to try: 64 MiB, three passes, one lane (`spec/security.md` §3.9).
-const COST: Cost = Cost { memory_kib: 64 << 10, passes: 3, lanes: 1 };
-/// The most that a key file may ask for, so that a changed one cannot take the machine's memory or day.
-const COST_MAX: Cost = Cost { memory_kib: 1 << 20, passes: 64, lanes: 16 };
 
 /// No key file is longer; what is, is not ours.
 pub const KEY_FILE_BYTES_MAX: u64 = 256;
@@ -24,7 +19,6 @@ const VERSION: u8 = 1;
 const KIND_BARE: u8 = 1;
 const KIND_PASSPHRASE: u8 = 2;
 const KEY_BYTES: usize = 32;
-const SALT_BYTES: usize = 16;
 const NONCE_BYTES: usize = 24;
 const TAG_BYTES: usize = 16;
 const SUM_BYTES: usize = 32;
@@ -46,13 +40,6 @@ pub struct Wrapped {
     tag: [u8; TAG_BYTES],
 }
 
-#[derive(Clone, Copy)]
-struct Cost {
-    memory_kib: u32,
-    passes: u32,
-    lanes: u32,
-}
-
 impl KeyFile {
     /// Puts `key` under `passphrase`.
     pub fn wrap(
@@ -61,7 +48,7 @@ impl KeyFile {
         rng: &mut (impl RngCore + CryptoRng + ?Sized),
     ) -> Result<Self, OpenError> {
         let mut wrapped = Wrapped {
-            cost: COST,
+            cost: Cost::CHOSEN,
             salt: [0; SALT_BYTES],
             nonce: [0; NONCE_BYTES],
             sealed: *key.as_bytes(),
@@ -141,14 +128,7 @@ impl Wrapped {
     }
 
     fn parse(fields: &mut Fields<'_>) -> Result<Self, OpenError> {
-        let mut number = || u32::from_be_bytes(fields.take());
-        let cost = Cost { memory_kib: number(), passes: number(), lanes: number() };
-        if cost.memory_kib > COST_MAX.memory_kib
-            || cost.passes > COST_MAX.passes
-            || cost.lanes > COST_MAX.lanes
-        {
-            return Err(Damage::KeyFile.into());
-        }
+        let cost = Cost::from_bytes(&fields.take()).ok_or(Damage::KeyFile)?;
         Ok(Self {
             cost,
             salt: fields.take(),
@@ -162,20 +142,13 @@ impl Wrapped {
     fn front(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
         bytes.extend([VERSION, KIND_PASSPHRASE]);
-        for number in [self.cost.memory_kib, self.cost.passes, self.cost.lanes] {
-            bytes.extend(number.to_be_bytes());
-        }
+        bytes.extend(self.cost.to_bytes());
         bytes.extend(self.salt);
         bytes
     }
 
     fn cipher(&self, passphrase: &str) -> Result<XChaCha20Poly1305, OpenError> {
-        let Cost { memory_kib, passes, lanes } = self.cost;
-        let params = Params::new(memory_kib, passes, lanes, Some(KEY_BYTES)).map_err(|_| Damage::KeyFile)?;
-        let mut key = Zeroizing::new([0; KEY_BYTES]);
-        Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
-            .hash_password_into(passphrase.as_bytes(), &self.salt, &mut *key)
-            .map_err(|_| Damage::KeyFile)?;
+        let key = self.cost.stretch(passphrase, &self.salt).ok_or(Damage::KeyFile)?;
         Ok(XChaCha20Poly1305::new((&*key).into()))
     }
 }

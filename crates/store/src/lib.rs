@@ -32,6 +32,7 @@
 //!   protect against, is in `docs/formats/store.md`.
 //! - [`faults`] has the disk for tests and simulations: it fails, fills up and loses power on request.
 
+mod destroy;
 mod dir;
 mod disk;
 mod engine;
@@ -43,6 +44,7 @@ mod key_file;
 mod redb_store;
 mod sectors;
 
+pub use destroy::{Destruction, destroy_key, holds_account};
 pub use dir::{Unlock, open};
 pub use disk::{Disk, FileDisk};
 pub use dunlin_base::kv::MemoryStore;

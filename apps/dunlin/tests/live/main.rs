@@ -7,6 +7,7 @@
 // A test says what is wrong by ending.
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, clippy::unwrap_used)]
 
+mod account;
 mod contacts;
 mod devices;
 mod directories;

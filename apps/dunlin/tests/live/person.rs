@@ -143,6 +143,16 @@ impl Person {
         node.wait().unwrap();
     }
 
+    /// Waits until the node has ended by itself.
+    pub fn has_ended(&mut self) {
+        let mut node = self.node.take().unwrap();
+        let started = Instant::now();
+        while node.try_wait().unwrap().is_none() {
+            assert!(started.elapsed() < DEADLINE, "the node goes on\n{}", self.log());
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+
     pub fn link(&self) -> String {
         self.ready["link"].as_str().unwrap().to_owned()
     }

@@ -3,8 +3,8 @@
 use dunlin_base::kv::Read;
 use dunlin_base::{DeviceId, Time};
 use dunlin_proto::dunlin::device::v1::{
-    ConfirmReply, ConfirmRequest, Device, LinkReply, LinkRequest, Linked, ListReply, ListRequest,
-    NameRequest, Offered, RemoveRequest, link_reply,
+    ConfirmReply, ConfirmRequest, Device, ExportReply, ExportRequest, LinkReply, LinkRequest, Linked,
+    ListReply, ListRequest, NameRequest, Offered, RemoveRequest, link_reply,
 };
 use dunlin_wesh::engine::{App, DeviceError, Engine};
 use dunlin_wesh::linking::{Code, ConfirmError, OfferEnd};
@@ -12,7 +12,9 @@ use dunlin_wesh::metadata::DeviceRecord;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code as GrpcCode, Request, Response, Status};
+use zeroize::Zeroizing;
 
+use super::archive;
 use super::lists::Replies;
 use super::network::refusal;
 use super::stubs::device::device_service_server::DeviceService;
@@ -54,6 +56,7 @@ impl<A: App + Send + 'static> Devices<A> {
 
 #[tonic::async_trait]
 impl<A: App + Send + 'static> DeviceService for Devices<A> {
+    type ExportStream = Replies<ExportReply>;
     type LinkStream = Replies<LinkReply>;
 
     async fn link(&self, request: Request<LinkRequest>) -> Result<Response<Self::LinkStream>, Status> {
@@ -76,6 +79,15 @@ impl<A: App + Send + 'static> DeviceService for Devices<A> {
             refusal(GrpcCode::FailedPrecondition, reason, error.to_string())
         })?;
         Ok(Response::new(ConfirmReply {}))
+    }
+
+    async fn export(&self, request: Request<ExportRequest>) -> Result<Response<Self::ExportStream>, Status> {
+        let passphrase = Zeroizing::new(request.into_inner().passphrase);
+        if passphrase.is_empty() {
+            let told = "an export needs a passphrase: without one, whoever finds the file is the account";
+            return Err(refusal(GrpcCode::InvalidArgument, "passphrase-empty", told.to_owned()));
+        }
+        archive::sealed_export(&self.node, passphrase).await.map(Response::new)
     }
 
     async fn list(&self, _: Request<ListRequest>) -> Result<Response<ListReply>, Status> {

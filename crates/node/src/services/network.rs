@@ -55,6 +55,7 @@ impl<A: App + Send + 'static> NodeService for Network<A> {
             profile: self.node.profile().name().to_owned(),
             lan: self.node.is_on_lan(),
             started_ms: unix_millis(started.unwrap_or(SystemTime::UNIX_EPOCH)),
+            pid: std::process::id(),
         }))
     }
 

@@ -2,7 +2,7 @@
 //! (`spec/wesh-protocol.md` §1.11).
 //!
 //! The format is that of the Go node, so archives go both ways: a tar of regular files, neither compressed
-//! nor encrypted. **Whoever reads it is the account.**
+//! nor encrypted. **Whoever reads it is the account.** [`Sealer`] puts it under a passphrase, and [`Opener`] opens it again.
 //!
 //! | File | Holds |
 //! |---|---|
@@ -20,6 +20,7 @@
 
 mod import;
 mod reader;
+mod sealed;
 mod tar;
 
 use dunlin_base::keys::{KeyError, SymmetricKey};
@@ -31,6 +32,10 @@ use zeroize::Zeroizing;
 
 pub use import::{Import, ImportArchiveError, Imported};
 pub use reader::{ArchiveReader, Item};
+pub use sealed::{
+    LockedArchive, Opener, SEALED_CHUNK_BYTES, SEALED_HEAD_BYTES, SEALED_MAGIC, SealedArchiveError,
+    SealedHead, Sealer, is_sealed,
+};
 
 use crate::errors::{Code, Coded};
 
