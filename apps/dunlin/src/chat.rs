@@ -21,8 +21,8 @@ use crate::words::Zone;
 use dunlin_proto::chat::read_reply::Event as ReadEvent;
 use dunlin_proto::chat::{
     ContactAddRequest, ContactListRequest, ContactRef, ConversationRef, ConversationsRequest, EraseRequest,
-    GetProfileRequest, GroupInviteRequest, GroupJoinRequest, GroupNewRequest, LinkForm, LinkRequest, Message,
-    Notice, ReadRequest, SendRequest, WatchRequest, WhyRequest,
+    GetProfileRequest, GroupInviteRequest, GroupJoinRequest, GroupNewRequest, LinkForm, LinkRequest, Notice,
+    ReadRequest, SendRequest, WatchRequest, WhyRequest,
 };
 
 /// Answers that wait to be shown. A call waits when there are more.
@@ -33,7 +33,8 @@ const FRAME_INTERVAL: Duration = Duration::from_millis(16);
 /// Shows the chat until the user leaves it; `told` is a sentence to begin with.
 pub async fn run(mut client: Client, told: Option<String>, stop: &mut Stop) -> Result<(), Failure> {
     // Watching begins before anything is read, so that nothing falls between the two.
-    let notices = client.chat.watch(WatchRequest {}).await?.into_inner();
+    let utc_offset_minutes = Zone::of_machine().utc_offset_minutes();
+    let notices = client.chat.watch(WatchRequest { utc_offset_minutes }).await?.into_inner();
     let failed = |error: io::Error| Failure::told(format!("The terminal cannot be used: {error}."));
     let mut terminal = ratatui::try_init().map_err(failed)?;
     let shown = match execute!(io::stdout(), EnableBracketedPaste) {
@@ -142,7 +143,7 @@ async fn perform(client: Client, zone: &Zone, call: Call) -> Result<Answer, Stat
     let mut chat = client.chat.clone();
     Ok(match call {
         Call::Load => load(client).await?,
-        Call::Read { conversation, page } => read(client, conversation, page).await?,
+        Call::Read { conversation, page } => read(client, zone, conversation, page).await?,
         Call::MarkRead { conversation } => {
             Answer::Conversation(chat.mark_read(ConversationRef { conversation }).await?.into_inner())
         }
@@ -209,7 +210,7 @@ async fn load(client: Client) -> Result<Answer, Status> {
     Ok(Answer::Loaded { profile, contacts, conversations })
 }
 
-async fn read(client: Client, conversation: String, page: Page) -> Result<Answer, Status> {
+async fn read(client: Client, zone: &Zone, conversation: String, page: Page) -> Result<Answer, Status> {
     let (before, after) = match &page {
         Page::Latest => (String::new(), String::new()),
         Page::Before(message) => (message.clone(), String::new()),
@@ -222,15 +223,17 @@ async fn read(client: Client, conversation: String, page: Page) -> Result<Answer
         after,
         follow: false,
         mark_read: false,
-        utc_offset_minutes: 0,
+        utc_offset_minutes: zone.utc_offset_minutes(),
     };
     let mut chat = client.chat;
     let mut replies = chat.read(request).await?.into_inner();
-    let mut messages: Vec<Message> = Vec::new();
+    let (mut messages, mut gaps) = (Vec::new(), Vec::new());
     while let Some(reply) = replies.next().await {
-        if let Some(ReadEvent::History(message)) = reply?.event {
-            messages.push(message);
+        match reply?.event {
+            Some(ReadEvent::History(message)) => messages.push(message),
+            Some(ReadEvent::Gap(gap)) => gaps.push(gap),
+            _ => {}
         }
     }
-    Ok(Answer::Messages { conversation, page, messages })
+    Ok(Answer::Messages { conversation, page, messages, gaps })
 }

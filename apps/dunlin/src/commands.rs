@@ -243,8 +243,9 @@ async fn read_one(
 /// Shows what is unread in every conversation, and with `--follow` what arrives in any.
 async fn read_unread(mut client: Client, options: &ReadOptions, out: &mut Output) -> Outcome {
     // Watching begins before reading, so that nothing falls between the two.
+    let utc_offset_minutes = out.zone().utc_offset_minutes();
     let notices = match options.follow {
-        true => Some(client.chat.watch(WatchRequest {}).await?.into_inner()),
+        true => Some(client.chat.watch(WatchRequest { utc_offset_minutes }).await?.into_inner()),
         false => None,
     };
     let mut names = BTreeMap::new();
@@ -289,6 +290,11 @@ async fn follow_all(
             }
             Some(Notice::MessageChanged(message)) => out.progress(&message)?,
             Some(Notice::MessageErased(erased)) => out.erased(&erased)?,
+            Some(Notice::Gap(gap)) => {
+                let name = names.get(&gap.conversation).map_or("", String::as_str);
+                out.heading(&gap.conversation, name)?;
+                out.gap(&gap)?;
+            }
             Some(Notice::ConversationChanged(conversation)) => {
                 names.insert(conversation.id, conversation.name);
             }
@@ -302,6 +308,7 @@ async fn follow_all(
                 Notice::ContactChanged(_)
                 | Notice::ContactRemoved(_)
                 | Notice::ProfileChanged(_)
+                | Notice::Gone(_)
                 | Notice::DeviceAdded(_),
             )
             | None => {}

@@ -34,6 +34,20 @@ pub enum Notice {
         /// The message.
         entry: EntryId,
     },
+    /// A message is here and cannot be shown, or waits for something else than before.
+    GapFound {
+        /// In which conversation.
+        group: GroupId,
+        /// The message.
+        entry: EntryId,
+    },
+    /// Nothing is in this place any more: what was closed is open and told next, or what was shown does not belong there.
+    Gone {
+        /// In which conversation.
+        group: GroupId,
+        /// What was there.
+        entry: EntryId,
+    },
     /// A message has another state or place.
     MessageChanged {
         /// In which conversation.

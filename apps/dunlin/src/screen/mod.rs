@@ -19,7 +19,7 @@ use ratatui_textarea::{TextArea, WrapMode};
 use crate::words::Zone;
 use dialog::Dialog;
 use dunlin_proto::chat::notice::Notice;
-use dunlin_proto::chat::{Contact, ContactState, Conversation, Member, Message, Profile};
+use dunlin_proto::chat::{Contact, ContactState, Conversation, Gap, Member, Message, Profile};
 pub use list::Row;
 use thread::Thread;
 pub use thread::{PAGE_MESSAGES, Page};
@@ -104,7 +104,7 @@ pub enum Answer {
     /// To [`Call::Load`].
     Loaded { profile: Profile, contacts: Vec<Contact>, conversations: Vec<Conversation> },
     /// To [`Call::Read`].
-    Messages { conversation: String, page: Page, messages: Vec<Message> },
+    Messages { conversation: String, page: Page, messages: Vec<Message>, gaps: Vec<Gap> },
     /// To [`Call::Send`].
     Sent(Message),
     /// A contact as it is now.
@@ -366,7 +366,11 @@ impl Screen {
     }
 
     fn ask_erasing(&mut self) {
-        if let Some(message) = self.thread.as_ref().and_then(Thread::chosen) {
+        let Some(thread) = &self.thread else { return };
+        if thread.is_at_gap() {
+            self.told =
+                Some("This message is closed: nothing of it is here that could be erased.".to_owned());
+        } else if let Some(message) = thread.chosen() {
             self.dialog = Some(Dialog::Erase { message: message.id.clone(), own: message.own });
         }
     }
@@ -505,9 +509,9 @@ impl Screen {
                 self.conversations = conversations.collect();
                 self.select_something();
             }
-            Answer::Messages { conversation, page, messages } => {
+            Answer::Messages { conversation, page, messages, gaps } => {
                 if let Some(thread) = self.thread_of(&conversation) {
-                    thread.loaded(page, messages);
+                    thread.loaded(page, messages, gaps);
                 }
             }
             Answer::Sent(message) => self.message_added(message),
@@ -617,6 +621,12 @@ impl Screen {
                 }
             }
             Notice::MessageErased(erased) => self.message_erased(&erased.id),
+            Notice::Gap(gap) => {
+                if let Some(thread) = self.thread_of(&gap.conversation) {
+                    thread.gap(gap);
+                }
+            }
+            Notice::Gone(gone) => self.message_erased(&gone.id),
             Notice::ContactChanged(contact) => self.contact_changed(contact),
             Notice::ContactRemoved(contact) => {
                 self.contacts.remove(&contact);

@@ -4,7 +4,7 @@ use ratatui::backend::TestBackend;
 
 use super::*;
 use crate::output::turns_direction;
-use dunlin_proto::chat::{ConversationKind, Erased, Invitation, MessageKind, MessageState};
+use dunlin_proto::chat::{ConversationKind, Erased, Gap, Gone, Invitation, MessageKind, MessageState};
 
 /// Tuesday, 24 November 2026, 14:03 in the zone of the tests.
 const NOON_MS: i64 = 1_795_525_380_000;
@@ -144,6 +144,35 @@ fn a_chosen_message_is_erased_after_a_question() {
     assert!(drawn.contains("The message is erased from this device."), "{drawn}");
     assert!(!drawn.contains("Are you there?"), "{drawn}");
     assert_eq!(screen.screen.thread.as_ref().unwrap().chosen().unwrap().id, "m3");
+}
+
+#[test]
+fn a_message_that_cannot_be_opened_stands_in_its_place_and_says_why() {
+    let mut screen = Shown::with_everything(80, 24);
+    screen.open_ben();
+    let gap = |id: &str, minute: i64, sentence: &str| Gap {
+        id: id.into(),
+        conversation: "with-ben".into(),
+        order: minute.to_be_bytes().to_vec(),
+        since_ms: NOON_MS + 3 * MINUTE_MS,
+        sentence: sentence.into(),
+        ..Gap::default()
+    };
+    let early = "It stays closed for ever: it was sent before its sender gave this account a key.";
+    screen.notice(Notice::Gap(gap("g1", 2, early)));
+    let waits = "It is here since it arrived at 14:06 but closed: the key of the sender's device has not arrived yet.";
+    screen.notice(Notice::Gap(gap("g2", 5, waits)));
+    screen.press("up");
+    insta::assert_snapshot!("gaps", screen.drawn());
+    assert_eq!(screen.press("x"), []);
+    assert!(screen.screen.dialog.is_none() && screen.drawn().contains("nothing of it is here"));
+    let effects = screen.press("w");
+    assert!(matches!(&*effects, [Effect::Call(_, Call::Why { what })] if what == "g2"), "{effects:?}");
+    screen.press("esc");
+    screen.notice(Notice::Gone(Gone { id: "g2".into(), conversation: "with-ben".into() }));
+    screen.notice(Notice::MessageAdded(message("g2", 5, "open at last")));
+    let drawn = screen.drawn();
+    assert!(drawn.contains("open at last") && !drawn.contains("the key of the sender"), "{drawn}");
 }
 
 #[test]
@@ -412,7 +441,7 @@ impl Shown {
         for effect in effects {
             if let Effect::Call(id, Call::Read { conversation, page }) = effect {
                 let messages = messages.clone();
-                self.answer(id, Ok(Answer::Messages { conversation, page, messages }));
+                self.answer(id, Ok(Answer::Messages { conversation, page, messages, gaps: vec![] }));
             }
         }
     }
@@ -420,7 +449,7 @@ impl Shown {
     /// Tells that the selected conversation is empty.
     fn open_if_selected(&mut self) {
         if let Some(thread) = &mut self.screen.thread {
-            thread.loaded(Page::Latest, Vec::new());
+            thread.loaded(Page::Latest, Vec::new(), Vec::new());
         }
     }
 

@@ -1,13 +1,13 @@
 //! The conversation that is open: the messages around what is shown.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ratatui::style::{Modifier, Style};
 use ratatui::text::{Line, Span};
 
 use super::wrap::wrap;
 use crate::words::{self, Zone};
-use dunlin_proto::chat::{Message, MessageKind};
+use dunlin_proto::chat::{Gap, Message, MessageKind};
 
 /// Messages in one page.
 pub const PAGE_MESSAGES: u32 = 100;
@@ -36,6 +36,8 @@ pub struct Thread {
     conversation: String,
     messages: BTreeMap<Place, Message>,
     places: BTreeMap<String, Place>,
+    /// Which of the messages are closed: what they say is why.
+    gaps: BTreeSet<String>,
     /// Whether there is nothing before what is held, and nothing after it.
     begins: bool,
     ends: bool,
@@ -57,6 +59,7 @@ impl Thread {
             conversation,
             messages: BTreeMap::new(),
             places: BTreeMap::new(),
+            gaps: BTreeSet::new(),
             begins: false,
             ends: true,
             loading: true,
@@ -65,11 +68,14 @@ impl Thread {
     }
 
     /// Takes a page that was asked for.
-    pub fn loaded(&mut self, page: Page, messages: Vec<Message>) {
+    pub fn loaded(&mut self, page: Page, messages: Vec<Message>, gaps: Vec<Gap>) {
         self.loading = false;
         let complete = messages.len() < PAGE_MESSAGES as usize;
         for message in messages {
             self.insert(message);
+        }
+        for gap in gaps {
+            self.insert_gap(gap);
         }
         match page {
             Page::Latest => self.begins = complete,
@@ -93,10 +99,7 @@ impl Thread {
 
     /// Takes a message that was not there before.
     pub fn added(&mut self, message: Message) {
-        let place = place_of(&message);
-        let before_all = self.messages.first_key_value().is_some_and(|(first, _)| place < *first);
-        let after_all = self.messages.last_key_value().is_none_or(|(last, _)| place > *last);
-        if (before_all && !self.begins) || (after_all && !self.ends) {
+        if !self.is_held(&place_of(&message)) {
             // It comes with its page.
             return;
         }
@@ -104,6 +107,20 @@ impl Thread {
         if self.chosen.is_none() {
             self.forget_first();
         }
+    }
+
+    /// Takes a message that is here and cannot be shown.
+    pub fn gap(&mut self, gap: Gap) {
+        if self.is_held(&(gap.order.clone(), gap.id.clone())) {
+            self.insert_gap(gap);
+        }
+    }
+
+    /// Whether what stands there is among what is held.
+    fn is_held(&self, place: &Place) -> bool {
+        let before_all = self.messages.first_key_value().is_some_and(|(first, _)| place < first);
+        let after_all = self.messages.last_key_value().is_none_or(|(last, _)| place > last);
+        (self.begins || !before_all) && (self.ends || !after_all)
     }
 
     /// Takes a message that has another state, place or content than before.
@@ -117,6 +134,7 @@ impl Thread {
     pub fn erased(&mut self, id: &str) {
         let Some(place) = self.places.remove(id) else { return };
         self.messages.remove(&place);
+        self.gaps.remove(id);
         if self.chosen.as_ref().is_some_and(|chosen| chosen.place == place) {
             let next =
                 self.messages.range(&place..).next().or_else(|| self.messages.range(..&place).next_back());
@@ -201,6 +219,11 @@ impl Thread {
         self.messages.get(&self.chosen.as_ref()?.place)
     }
 
+    /// Whether the user looks at a message that cannot be shown.
+    pub fn is_at_gap(&self) -> bool {
+        self.chosen().is_some_and(|message| self.gaps.contains(&message.id))
+    }
+
     /// The lines that fit, around the message that the user looks at, or else the last ones.
     pub fn lines(&self, width: u16, height: u16, zone: &Zone) -> Vec<Line<'static>> {
         let height = usize::from(height);
@@ -268,6 +291,17 @@ impl Thread {
             let rule = format!("── {day} ──");
             lines.push(Line::styled(rule, Style::new().add_modifier(Modifier::DIM)).centered());
         }
+        if self.gaps.contains(&message.id) {
+            let dim = Style::new().add_modifier(Modifier::DIM);
+            let room = usize::from(width).saturating_sub(INDENT + 1);
+            let head = format!("{} a closed message", zone.time(message.sent_ms));
+            lines.push(Line::from(vec![Span::raw(mark), Span::styled(head, dim)]));
+            for text in wrap(&message.text, room) {
+                let text = Span::styled(text, dim);
+                lines.push(Line::from(vec![Span::raw(mark), Span::raw(" ".repeat(INDENT)), text]));
+            }
+            return lines;
+        }
         let state = match words::delivery(message, zone) {
             state if state.is_empty() => state,
             state => format!(" · {state}"),
@@ -296,7 +330,7 @@ impl Thread {
         if self.begins || self.loading {
             return None;
         }
-        let (_, first) = self.messages.first_key_value()?;
+        let first = self.messages.values().find(|message| !self.gaps.contains(&message.id))?;
         self.loading = true;
         Some(Page::Before(first.id.clone()))
     }
@@ -305,12 +339,29 @@ impl Thread {
         if self.ends || self.loading {
             return None;
         }
-        let (_, last) = self.messages.last_key_value()?;
+        let last = self.messages.values().rfind(|message| !self.gaps.contains(&message.id))?;
         self.loading = true;
         Some(Page::After(last.id.clone()))
     }
 
+    /// A gap stands where its message would, and says why it is one.
+    fn insert_gap(&mut self, gap: Gap) {
+        let message = Message {
+            id: gap.id.clone(),
+            short_id: gap.short_id,
+            conversation: gap.conversation,
+            order: gap.order,
+            text: gap.sentence,
+            sent_ms: gap.since_ms,
+            kept_ms: gap.since_ms,
+            ..Message::default()
+        };
+        self.insert(message);
+        self.gaps.insert(gap.id);
+    }
+
     fn insert(&mut self, message: Message) {
+        self.gaps.remove(&message.id);
         let place = place_of(&message);
         if let Some(old) = self.places.insert(message.id.clone(), place.clone()) {
             self.messages.remove(&old);
@@ -325,6 +376,7 @@ impl Thread {
         while self.messages.len() > MESSAGES_HELD_MAX {
             if let Some((_, message)) = self.messages.pop_first() {
                 self.places.remove(&message.id);
+                self.gaps.remove(&message.id);
             }
             self.begins = false;
         }
@@ -333,6 +385,7 @@ impl Thread {
     fn forget_last(&mut self) {
         if let Some((_, message)) = self.messages.pop_last() {
             self.places.remove(&message.id);
+            self.gaps.remove(&message.id);
         }
         self.ends = false;
     }
@@ -376,7 +429,7 @@ mod tests {
 
     fn thread(numbers: std::ops::Range<u32>) -> Thread {
         let mut thread = Thread::new("c".to_owned());
-        thread.loaded(Page::Latest, numbers.map(message).collect());
+        thread.loaded(Page::Latest, numbers.map(message).collect(), Vec::new());
         thread
     }
 
@@ -405,6 +458,30 @@ mod tests {
     }
 
     #[test]
+    fn a_gap_stands_in_its_place_until_its_message_is_open() {
+        let gap = |number: u32| Gap {
+            id: format!("id{number}"),
+            order: number.to_be_bytes().to_vec(),
+            sentence: "closed".to_owned(),
+            ..Gap::default()
+        };
+        let mut thread = Thread::new("c".to_owned());
+        let full = (101..101 + PAGE_MESSAGES).map(message).collect();
+        thread.loaded(Page::Latest, full, vec![gap(100), gap(150)]);
+        thread.gap(gap(10));
+        thread.gap(gap(300));
+        assert!(!texts(&thread).contains(&"text 150") && texts(&thread).last() == Some(&"closed"));
+        thread.choose_last();
+        assert!(thread.is_at_gap());
+        assert_eq!(thread.go_to_first(), Some(Page::Before("id101".into())), "a page begins at a message");
+        thread.added(message(300));
+        thread.choose_last();
+        assert!(!thread.is_at_gap() && thread.chosen().unwrap().text == "text 300");
+        thread.erased("id150");
+        assert_eq!(texts(&thread).iter().filter(|text| **text == "closed").count(), 1, "that of the page");
+    }
+
+    #[test]
     fn an_erased_message_leaves_its_place_to_the_next() {
         let mut thread = thread(1..4);
         thread.go_to_first();
@@ -429,7 +506,7 @@ mod tests {
             assert_eq!(page, Page::Before(format!("id{first}")));
             assert_eq!(thread.up(1, 40, 10, &zone), None, "asked once");
             first -= PAGE_MESSAGES;
-            thread.loaded(page, (first..first + PAGE_MESSAGES).map(message).collect());
+            thread.loaded(page, (first..first + PAGE_MESSAGES).map(message).collect(), Vec::new());
             assert!(thread.messages.len() <= MESSAGES_HELD_MAX);
         }
         assert!(!thread.shows_latest());
@@ -441,7 +518,7 @@ mod tests {
             if let Some(Page::After(id)) = thread.down(30, 40, 10, &zone) {
                 let after: u32 = id.trim_start_matches("id").parse().unwrap();
                 let end = (after + 1 + PAGE_MESSAGES).min(10_000);
-                thread.loaded(Page::After(id), (after + 1..end).map(message).collect());
+                thread.loaded(Page::After(id), (after + 1..end).map(message).collect(), Vec::new());
                 pages += 1;
                 assert!(thread.messages.len() <= MESSAGES_HELD_MAX);
             }

@@ -76,6 +76,30 @@ fn three_talk_in_a_group() {
     assert!(carol.message("Harbour", "from Ann").is_some(), "what was received stays");
 }
 
+/// Who follows sees that something was said that they cannot read, and why.
+#[test]
+fn what_was_sent_before_somebody_joined_is_followed_as_a_gap() {
+    let (ann, ben) = two_contacts();
+    ann.json(&["group", "new", "Harbour"]);
+    let early = ann.json(&["send", "Harbour", "before Ben"]);
+    let mut at_ben = ben.watch(&["read", "--follow"]);
+    let link = ann.json(&["group", "link", "Harbour"])["link"].as_str().unwrap().to_owned();
+    ben.json(&["group", "join", &link]);
+    let gap = at_ben.wait("a gap", |line| {
+        let is_final =
+            line["sentence"].as_str().is_some_and(|sentence| sentence.contains("before its sender gave"));
+        line["event"] == "gap" && is_final
+    });
+    assert_eq!(gap["id"], early["id"]);
+    ann.json(&["send", "Harbour", "with Ben"]);
+    at_ben.wait_text("with Ben");
+    let shown = ben.text(&["read", "Harbour"]);
+    assert!(
+        shown.contains("a closed message: It stays closed for ever") && shown.contains("with Ben"),
+        "{shown}"
+    );
+}
+
 #[test]
 fn the_lid_is_closed_and_the_sender_is_back_first() {
     close_the_lid(true);

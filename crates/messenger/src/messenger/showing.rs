@@ -13,7 +13,8 @@ use super::{Messenger, conversations, groups, people, waiting, why};
 use crate::clock::Zone;
 use crate::error::MessengerError;
 use crate::rows::{
-    ConversationRow, MessageRow, Place, ReceiptRow, StoredCause, StoredKind, StoredState, group_entry,
+    ClosedRow, ConversationRow, MessageRow, Place, ReceiptRow, StoredCause, StoredKind, StoredState,
+    group_entry, read_row,
 };
 use crate::tables;
 use crate::views::{Contact, Conversation, Delivery, Gap, Message, MessageContent, Receipt, Status, short};
@@ -152,24 +153,33 @@ impl Messenger {
         let to = if is_full && first { messages.last().map(|message| message.position) } else { before };
         let mut gaps = Vec::new();
         for (entry, row) in waiting::closed(read, group)? {
-            if row.cause() == StoredCause::Repeat {
-                // What it says is shown, elsewhere.
-                continue;
-            }
-            let Some(position) = engine.position(read, group, true, &entry).unwrap_or_default() else {
+            let Some(gap) = gap_of(read, engine, group, &entry, &row, why::Reader { now, zone }) else {
                 continue;
             };
+            let position = gap.position;
             if from.is_none_or(|from| from < position) && to.is_none_or(|to| position < to) {
-                let since = Time::from_millis(row.since_ms);
-                gaps.push(Gap {
-                    position,
-                    since,
-                    sentence: why::closed_one(&row, why::Reader { now, zone }),
-                });
+                gaps.push(gap);
             }
         }
         gaps.sort_by_key(|gap| gap.position);
         Ok(gaps)
+    }
+
+    /// One closed message in its place; `None` when there is none, or what it says is shown elsewhere.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn gap(
+        &self,
+        read: &dyn Read,
+        engine: &Engine,
+        group: &GroupId,
+        entry: &EntryId,
+        now: Time,
+        zone: Zone,
+    ) -> Result<Option<Gap>, ReadError> {
+        let row: Option<ClosedRow> = read_row(read, tables::CLOSED, &group_entry(group, entry))?;
+        Ok(row.and_then(|row| gap_of(read, engine, group, entry, &row, why::Reader { now, zone })))
     }
 
     /// One message; `None` when it is not shown anywhere.
@@ -223,6 +233,22 @@ impl Messenger {
             None => Ok(None),
         }
     }
+}
+
+fn gap_of(
+    read: &dyn Read,
+    engine: &Engine,
+    group: &GroupId,
+    entry: &EntryId,
+    row: &ClosedRow,
+    reader: why::Reader,
+) -> Option<Gap> {
+    if row.cause() == StoredCause::Repeat {
+        // What it says is shown, elsewhere.
+        return None;
+    }
+    let position = engine.position(read, group, true, entry).unwrap_or_default()?;
+    Some(Gap { position, since: Time::from_millis(row.since_ms), sentence: why::closed_one(row, reader) })
 }
 
 fn edge(read: &dyn Read, group: &GroupId, entry: &EntryId) -> Result<Place, MessengerError> {

@@ -36,8 +36,12 @@ impl Messenger {
             // It was shown before anybody could know that it does not belong there.
             take_from_sight(ctx.tx, &place)?;
             Place::forget(ctx.tx, &place.position.id);
+            self.notify(Notice::Gone { group: *group, entry: place.position.id });
         }
         let (cause, device) = stored(cause);
+        if cause != StoredCause::Repeat && before.as_ref().is_none_or(|before| before.cause() != cause) {
+            self.notify(Notice::GapFound { group: *group, entry: *entry });
+        }
         let row = ClosedRow {
             cause: cause.into(),
             device: device.map(|device| device.as_bytes().to_vec()).unwrap_or_default(),
@@ -63,6 +67,7 @@ impl Messenger {
             conversation.closed = conversation.closed.saturating_sub(1);
             conversations::put(tx, group, &conversation);
             self.notify(Notice::ConversationChanged(*group));
+            self.notify(Notice::Gone { group: *group, entry: *entry });
         }
         Ok(())
     }

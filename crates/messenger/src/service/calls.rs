@@ -234,8 +234,9 @@ impl ChatService for Chat {
         Ok(Response::new(chat::DevicesSeenReply {}))
     }
 
-    async fn watch(&self, _: Request<chat::WatchRequest>) -> Answer<Self::WatchStream> {
-        Ok(Response::new(streams::watch(self.node.clone())))
+    async fn watch(&self, request: Request<chat::WatchRequest>) -> Answer<Self::WatchStream> {
+        let zone = Zone::from_minutes(request.into_inner().utc_offset_minutes);
+        Ok(Response::new(streams::watch(self.node.clone(), zone)))
     }
 }
 

@@ -109,6 +109,9 @@ impl Reader {
                 {
                     self.tell(&entry).await
                 }
+                Ok(Notice::GapFound { group, entry }) if group == self.reading.group => {
+                    self.tell_gap(entry).await
+                }
                 Ok(Notice::MessageErased { group, entry }) if group == self.reading.group => {
                     self.reply(Reply::Erased(convert::erased(&group, &entry))).await
                 }
@@ -127,6 +130,15 @@ impl Reader {
         let found = look_at(&self.node, move |read, engine, app| Ok(app.message(read, engine, &id)?)).await;
         match found {
             Ok(Some(message)) => self.tell_message(&message).await,
+            Ok(None) => Ok(()),
+            Err(status) => self.fail(status).await,
+        }
+    }
+
+    async fn tell_gap(&mut self, entry: EntryId) -> Result<(), Gone> {
+        let (group, zone) = (self.reading.group, self.reading.zone);
+        match gap_now(&self.node, group, entry, zone).await {
+            Ok(Some(gap)) => self.reply(Reply::Gap(gap)).await,
             Ok(None) => Ok(()),
             Err(status) => self.fail(status).await,
         }
@@ -178,8 +190,23 @@ impl Reader {
     }
 }
 
+/// A closed message as it is now; none when it is open meanwhile.
+async fn gap_now(
+    node: &NodeHandle<Messenger>,
+    group: GroupId,
+    entry: EntryId,
+    zone: Zone,
+) -> Result<Option<chat::Gap>, Status> {
+    // A look knows no time, which the sentence needs.
+    let gap = node.transact(move |ctx, engine, app| {
+        Ok::<_, MessengerError>(app.gap(ctx.tx, engine, &group, &entry, ctx.now, zone)?)
+    });
+    let gap = gap.await.map_err(|error| status::of_call(&error))?;
+    Ok(gap.map(|gap| convert::gap(&gap, group)))
+}
+
 /// Everything that changes from now on.
-pub(super) fn watch(node: NodeHandle<Messenger>) -> Replies<chat::Notice> {
+pub(super) fn watch(node: NodeHandle<Messenger>, zone: Zone) -> Replies<chat::Notice> {
     let mut notices = node.notices();
     let (replies, stream) = mpsc::channel(REPLIES_WAITING_MAX);
     tokio::spawn(async move {
@@ -189,6 +216,9 @@ pub(super) fn watch(node: NodeHandle<Messenger>) -> Replies<chat::Notice> {
                 () = replies.closed() => return,
             };
             let told = match notice {
+                Ok(Notice::GapFound { group, entry }) => {
+                    gap_now(&node, group, entry, zone).await.map(|gap| gap.map(Told::Gap))
+                }
                 Ok(notice) => {
                     look_at(&node, move |read, engine, app| notice_told(read, engine, app, notice)).await
                 }
@@ -231,6 +261,11 @@ fn notice_told(
         Notice::ConversationChanged(group) => {
             let conversation = app.conversation(read, engine, &group)?;
             Some(Told::ConversationChanged(convert::conversation(&conversation)))
+        }
+        // Told with the time, by the caller.
+        Notice::GapFound { .. } => None,
+        Notice::Gone { group, entry } => {
+            Some(Told::Gone(chat::Gone { id: entry.to_string(), conversation: group.to_string() }))
         }
         Notice::MessageErased { group, entry } => Some(Told::MessageErased(convert::erased(&group, &entry))),
         Notice::MessageAdded { entry, .. } => {

@@ -419,6 +419,8 @@ fn a_gap_stands_where_its_message_would() {
     let early = world.send(ANN, "harbour", "before Carol").unwrap();
     world.wait_a_minute();
     join(&mut world, CAROL);
+    let told = world.take_notices(CAROL);
+    assert!(told.contains(&Notice::GapFound { group, entry: early }), "{told:?}");
     let late = world.send(ANN, "harbour", "with Carol").unwrap();
     world.wait_a_minute();
 
@@ -454,6 +456,15 @@ fn a_gap_stands_where_its_message_would() {
             .is_empty(),
         "Bob has the key"
     );
+    let one = |entry: &EntryId| {
+        world.view(CAROL, |read, engine, app| {
+            app.gap(read, engine, &group, entry, world.now, Zone::from_minutes(0)).unwrap()
+        })
+    };
+    assert!(
+        one(&early).is_some_and(|gap| gap.sentence.contains("before its sender gave this account a key"))
+    );
+    assert_eq!(one(&late), None);
 }
 
 #[test]
