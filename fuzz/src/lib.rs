@@ -18,6 +18,64 @@ pub mod text;
 #[path = "../../crates/ipfs/src/bitswap/message.rs"]
 mod bitswap_message;
 
+// For the same reason.
+#[allow(dead_code)]
+#[path = "../../crates/ipfs/src/dht.rs"]
+mod dht;
+#[allow(dead_code)]
+#[path = "../../crates/ipfs/src/gossip.rs"]
+mod gossip;
+
+/// What those two name of the crate that they belong to.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the host has been shut down")]
+pub struct Stopped;
+
+pub mod host;
+
+// For the same reason.
+#[allow(dead_code, unreachable_pub)]
+#[path = "."]
+pub mod frames {
+    #[path = "../../crates/ipfs/src/frames/codec.rs"]
+    mod codec;
+    #[path = "../../crates/ipfs/src/frames/pace.rs"]
+    mod pace;
+
+    use std::sync::LazyLock;
+
+    use codec::{Budget, FirstByte};
+    use futures::io::Cursor;
+    use tokio::runtime::{Builder, Runtime};
+
+    static RUNTIME: LazyLock<Runtime> =
+        LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
+
+    /// The frames that a host reads off a stream of these bytes, and what is left where it gives up.
+    pub fn read(stream: &[u8], bytes_max: usize) -> (Vec<bytes::Bytes>, &[u8]) {
+        let mut cursor = Cursor::new(stream);
+        let mut bodies = Vec::new();
+        let mut end = 0;
+        RUNTIME.block_on(async {
+            while let Ok(body) =
+                codec::read_frame(&mut cursor, bytes_max, FirstByte::Whenever, Budget::default()).await
+            {
+                bodies.push(body);
+                end = cursor.position();
+            }
+        });
+        (bodies, stream.get(usize::try_from(end).expect("a place in memory")..).unwrap_or_default())
+    }
+
+    /// A frame as a host writes it.
+    pub fn write(body: &[u8], bytes_max: usize) -> Vec<u8> {
+        let mut cursor = Cursor::new(Vec::new());
+        let written = RUNTIME.block_on(codec::write_frame(&mut cursor, body, bytes_max));
+        written.expect("memory that takes all");
+        cursor.into_inner()
+    }
+}
+
 // For the same reason. Of `dunlin_ipfs` it needs the peer id alone, which the manifest gives that name.
 #[allow(dead_code, unreachable_pub)]
 #[path = "."]
