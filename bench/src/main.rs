@@ -8,6 +8,7 @@
 
 mod core;
 mod figures;
+mod line;
 mod load;
 mod processes;
 
@@ -19,7 +20,7 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
     let wanted: Vec<String> = std::env::args().skip(1).collect();
-    let parts: [(&str, fn(&mut Figures) -> Outcome); 10] = [
+    let parts: [(&str, fn(&mut Figures) -> Outcome); 11] = [
         ("append", core::append),
         ("join", core::join),
         ("seal", core::seal),
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         ("heads", load::heads),
         ("growth", load::growth),
         ("catch-up", processes::catch_up),
+        ("sync", processes::sync),
         ("live", processes::live),
     ];
     if let [word, path] = wanted.as_slice()

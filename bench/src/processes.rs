@@ -11,11 +11,15 @@ use serde_json::Value;
 use tonic::transport::Channel;
 
 use crate::figures::Figures;
+use crate::line::Line;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
 
 /// How long a process may take for anything before the benchmark gives up.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Sets how many messages `sync` sends, to try the measurement out.
+const SYNCED: &str = "DUNLIN_BENCH_SYNCED";
 
 /// One running node and a client of it.
 struct Process {
@@ -84,7 +88,7 @@ async fn live_between_two(figures: &mut Figures) -> Outcome {
     let dir = tempfile::tempdir()?;
     let mut bob = Process::start(&dir.path().join("bob"), None).await?;
     let mut alice = Process::start(&dir.path().join("alice"), Some(&bob.address)).await?;
-    let group = befriend(&mut alice, &mut bob).await?;
+    let (group, _) = befriend(&mut alice, &mut bob).await?;
 
     let request =
         api::group_message_list::Request { group_pk: group.clone(), since_now: true, ..Default::default() };
@@ -127,17 +131,106 @@ pub(crate) fn catch_up(figures: &mut Figures) -> Outcome {
 
 async fn catch_up_after_absence(figures: &mut Figures) -> Outcome {
     let dir = tempfile::tempdir()?;
-    let away = dir.path().join("bob");
-    let mut bob = Process::start(&away, None).await?;
-    let mut alice = Process::start(&dir.path().join("alice"), Some(&bob.address)).await?;
-    let group = befriend(&mut alice, &mut bob).await?;
-    bob.stop()?;
-
+    let mut alice = Process::start(&dir.path().join("alice"), None).await?;
+    let mut bob = Absent::after_meeting(&mut alice, dir.path().join("bob")).await?;
     let count = 10_000;
     let begun = Instant::now();
+    send_many(&alice, &bob.group, count).await?;
+    figures.rate("send with nobody there, 8 callers", count, begun.elapsed(), 0.0);
+    let caught_up = bob.catch_up(&alice.address, count).await?;
+    figures.time(
+        "catch up on 10,000 messages, process start included",
+        caught_up.took,
+        Duration::from_secs(4),
+    );
+    figures.mebibytes("  peak resident memory", caught_up.peak, 80.0);
+    alice.stop()
+}
+
+/// A member who was away gets 100,000 messages: beside the one who has them, and over a line of 20 Mbit/s.
+pub(crate) fn sync(figures: &mut Figures) -> Outcome {
+    run(sync_much(figures))
+}
+
+async fn sync_much(figures: &mut Figures) -> Outcome {
+    let count = std::env::var(SYNCED).ok().and_then(|text| text.parse().ok()).unwrap_or(100_000_usize);
+    let dir = tempfile::tempdir()?;
+    let mut alice = Process::start(&dir.path().join("alice"), None).await?;
+    let mut bob = Absent::after_meeting(&mut alice, dir.path().join("bob")).await?;
+    send_many(&alice, &bob.group, count / 2).await?;
+    let half = bob.catch_up(&alice.address, count / 2).await?;
+    send_many(&alice, &bob.group, count).await?;
+    let whole = bob.catch_up(&alice.address, count).await?;
+    let what = format!("sync {count} entries on loopback, until the last is shown");
+    figures.time(&what, whole.took, Duration::from_secs(15));
+    figures.mebibytes("  peak resident memory", whole.peak, 80.0);
+    figures.number("  time(2n)/time(n)", whole.took.as_secs_f64() / half.took.as_secs_f64(), 2.2);
+    send_many(&alice, &bob.group, count).await?;
+    let line = Line { bytes_per_second: 20_000_000 / 8, one_way: Duration::from_millis(25) };
+    let slow = bob.catch_up(&line.before(&alice.address).await?, count).await?;
+    let what = format!("sync {count} entries over 20 Mbit/s, round trip 50 ms");
+    figures.time(&what, slow.took, Duration::from_secs(60));
+    alice.stop()
+}
+
+/// A member of a group whose process does not run.
+struct Absent {
+    dir: PathBuf,
+    group: Vec<u8>,
+    /// The last message that it was given.
+    last: Vec<u8>,
+}
+
+/// What coming back took.
+struct CaughtUp {
+    took: Duration,
+    peak: u64,
+}
+
+impl Absent {
+    async fn after_meeting(alice: &mut Process, dir: PathBuf) -> Result<Self, Box<dyn std::error::Error>> {
+        let mut bob = Process::start(&dir, Some(&alice.address)).await?;
+        let (group, last) = befriend(alice, &mut bob).await?;
+        bob.stop()?;
+        Ok(Self { dir, group, last })
+    }
+
+    /// Starts the process, has it find the other at `address`, and waits until it was given `count` messages more.
+    async fn catch_up(
+        &mut self,
+        address: &str,
+        count: usize,
+    ) -> Result<CaughtUp, Box<dyn std::error::Error>> {
+        let begun = Instant::now();
+        let mut bob = Process::start(&self.dir, Some(address)).await?;
+        activate(&mut bob, &self.group).await?;
+        let request = api::group_message_list::Request {
+            group_pk: self.group.clone(),
+            since_id: self.last.clone(),
+            ..Default::default()
+        };
+        let mut received = bob.client.group_message_list(request).await?.into_inner();
+        let mut seen = 0;
+        while seen < count {
+            let event = received.message().await?.ok_or("the list ended")?;
+            let id = event.event_context.ok_or("a message has no place")?.id;
+            // A list since a message may begin with that message.
+            if id != self.last {
+                self.last = id;
+                seen += 1;
+            }
+        }
+        let caught_up = CaughtUp { took: begun.elapsed(), peak: peak_bytes(bob.id()) };
+        bob.stop()?;
+        Ok(caught_up)
+    }
+}
+
+/// Sends messages by eight callers at once.
+async fn send_many(alice: &Process, group: &[u8], count: usize) -> Outcome {
     let mut sending = tokio::task::JoinSet::new();
     for sender in 0..8 {
-        let (mut client, group) = (alice.client.clone(), group.clone());
+        let (mut client, group) = (alice.client.clone(), group.to_vec());
         sending.spawn(async move {
             for number in 0..count / 8 {
                 let payload = format!("message {sender} {number}").into_bytes();
@@ -150,30 +243,14 @@ async fn catch_up_after_absence(figures: &mut Figures) -> Outcome {
     while let Some(sent) = sending.join_next().await {
         sent??;
     }
-    figures.rate("send with nobody there, 8 callers", count, begun.elapsed(), 0.0);
-
-    let begun = Instant::now();
-    let mut bob = Process::start(&away, Some(&alice.address)).await?;
-    activate(&mut bob, &group).await?;
-    let request = api::group_message_list::Request { group_pk: group.clone(), ..Default::default() };
-    let mut received = bob.client.group_message_list(request).await?.into_inner();
-    let mut seen = 0;
-    while seen < count {
-        received.message().await?.ok_or("the list ended")?;
-        seen += 1;
-    }
-    figures.time(
-        "catch up on 10,000 messages, process start included",
-        begun.elapsed(),
-        Duration::from_secs(4),
-    );
-    figures.mebibytes("  peak resident memory", peak_bytes(bob.id()), 80.0);
-    bob.stop()?;
-    alice.stop()
+    Ok(())
 }
 
-/// Makes contacts of two nodes; gives the group that they share, ready for messages.
-async fn befriend(alice: &mut Process, bob: &mut Process) -> Result<Vec<u8>, Box<dyn std::error::Error>> {
+/// Makes contacts of two nodes; gives the group that they share, ready for messages, and the last message there.
+async fn befriend(
+    alice: &mut Process,
+    bob: &mut Process,
+) -> Result<(Vec<u8>, Vec<u8>), Box<dyn std::error::Error>> {
     let alice_pk = alice.client.service_get_configuration(api::service_get_configuration::Request {}).await?;
     let alice_pk = alice_pk.into_inner().account_pk;
     let encoded =
@@ -206,9 +283,12 @@ async fn befriend(alice: &mut Process, bob: &mut Process) -> Result<Vec<u8>, Box
     let mut received = bob.client.group_message_list(request).await?.into_inner();
     loop {
         let request = api::app_message_send::Request { group_pk: group.clone(), payload: b"hello".to_vec() };
-        alice.client.app_message_send(request).await?;
-        if let Ok(Ok(Some(_))) = tokio::time::timeout(Duration::from_millis(500), received.message()).await {
-            return Ok(group);
+        let sent = alice.client.app_message_send(request).await?.into_inner().cid;
+        while let Ok(event) = tokio::time::timeout(Duration::from_millis(500), received.message()).await {
+            let event = event?.ok_or("the list ended")?;
+            if event.event_context.is_some_and(|place| place.id == sent) {
+                return Ok((group, sent));
+            }
         }
         if Instant::now() > deadline {
             return Err("no message arrived".into());

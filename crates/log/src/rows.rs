@@ -45,6 +45,11 @@ impl LogTag {
         Self(sha256(&[log_id.as_bytes()]).first_chunk().copied().unwrap_or_default())
     }
 
+    /// The tag with these bytes, whatever log it is of.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes.
     pub const fn as_bytes(&self) -> &[u8; 16] {
         &self.0

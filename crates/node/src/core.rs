@@ -14,12 +14,13 @@ use dunlin_base::{EntryId, GroupId, PeerId, Time};
 use dunlin_ipfs::{Judgement, Ticket};
 use dunlin_log::Checked;
 use dunlin_wesh::engine::{
-    Action, App, CommandError, Ctx, Engine, Event, ExchangeId, Gossip, OpenError, RenewalCause,
+    Action, App, CommandError, Ctx, Engine, Event, ExchangeId, Gossip, OpenError, RenewalCause, StoreKind,
 };
 use dunlin_wesh::profile::Profile;
 use rand_core::OsRng;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
+use crate::catch_up::Asked;
 use crate::perform::Performer;
 use crate::serving::Serving;
 use crate::tables;
@@ -58,6 +59,8 @@ pub(crate) enum NetworkInput {
     Block { peer: PeerId, entry: EntryId, block: bytes::Bytes },
     Checked { peer: PeerId, checked: Box<Checked> },
     BlockMissing { entry: EntryId },
+    Streamed(Box<StreamedInput>),
+    StreamEnded { group: GroupId, kind: StoreKind, peer: PeerId, speaks: bool },
     BlockServed { peer: PeerId, entry: EntryId },
     Found { peer: PeerId, names: Vec<String> },
     ExchangeIncoming { exchange: Box<dunlin_ipfs::Exchange> },
@@ -74,6 +77,16 @@ pub(crate) struct GossipInput {
     pub author: PeerId,
     pub data: bytes::Bytes,
     pub ticket: Ticket,
+}
+
+/// A piece of a stream in which a host gives what a log lacks.
+pub(crate) struct StreamedInput {
+    pub group: GroupId,
+    pub kind: StoreKind,
+    pub peer: PeerId,
+    pub entries: Vec<Checked>,
+    /// Dropped when the piece was taken, so that calls need not wait behind a whole log.
+    pub taken: oneshot::Sender<()>,
 }
 
 /// One call from above: what to do inside the transaction, and how to answer after the commit.
@@ -391,6 +404,13 @@ impl<A: App + Send + 'static> Core<A> {
             {
                 self.performer.expect(*entry, checker);
             }
+            if let Action::CatchUp { group, kind, peer, request } = action {
+                // A group that was closed meanwhile needs nothing.
+                if let Some(checker) = self.engine.checker_for_stream(&group, kind) {
+                    self.performer.catch_up(Asked { group, kind, peer, checker }, request);
+                }
+                continue;
+            }
             self.performer.perform(action).await;
         }
     }
@@ -460,6 +480,15 @@ impl<A: App + Send + 'static> Core<A> {
             NetworkInput::Block { peer, entry, block } => engine.handle_block(ctx, &peer, &entry, &block),
             NetworkInput::Checked { peer, checked } => engine.handle_checked_block(ctx, &peer, *checked),
             NetworkInput::BlockMissing { entry } => engine.handle_block_missing(ctx, &entry),
+            NetworkInput::Streamed(piece) => {
+                let StreamedInput { group, kind, peer, entries, taken } = *piece;
+                let handled = engine.handle_streamed(ctx, &group, kind, &peer, entries);
+                drop(taken);
+                handled
+            }
+            NetworkInput::StreamEnded { group, kind, peer, speaks } => {
+                engine.handle_stream_ended(ctx, &group, kind, &peer, speaks)
+            }
             NetworkInput::BlockServed { peer, entry } => engine.handle_block_served(ctx, &peer, &entry),
             NetworkInput::Found { peer, names } => engine.handle_found(ctx, &peer, &names),
             NetworkInput::ExchangeIncoming { exchange } => {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dunlin_base::kv::{CommitError, Read, ReadError, Store};
 use dunlin_base::{EntryId, GroupId};
 use dunlin_ipfs::{Config, FrameProtocol, Ipfs, Multiaddr};
+use dunlin_wesh::catch_up;
 use dunlin_wesh::engine::{App, CommandError, Ctx, Engine, Event, NoApp};
 use dunlin_wesh::group::Group;
 use dunlin_wesh::profile::Profile;
@@ -13,6 +14,7 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use zeroize::Zeroizing;
 
 use crate::ahead::Ahead;
+use crate::catch_up::Giver;
 use crate::config::NodeConfig;
 use crate::core::{Call, Core, CoreError, INPUTS_WAITING_MAX, Input, MakeApp, WATCH_BACKLOG_MAX};
 use crate::discovery::{Discovery, Server, Setup, SourceKind, SourceReport};
@@ -36,9 +38,9 @@ pub enum StartError {
     /// The network host could not start: most often an address is in use.
     #[error("the network cannot be used: {0}")]
     Network(#[from] dunlin_ipfs::StartError),
-    /// The rendezvous server could not be switched on.
-    #[error("no rendezvous server can be started: {0}")]
-    Rendezvous(#[from] dunlin_ipfs::AcceptError),
+    /// What others may ask this node for could not be switched on.
+    #[error("the network host takes no streams: {0}")]
+    Accept(#[from] dunlin_ipfs::AcceptError),
     /// The core could not be given a thread of its own.
     #[error("no thread can be started: {0}")]
     Thread(#[from] std::io::Error),
@@ -130,6 +132,8 @@ impl<A: App + Send + 'static> NodeHandle<A> {
             FrameProtocol { name: LOCAL_RECORDS, frame_bytes_max: LOCAL_RECORDS_BYTES_MAX },
         ];
         let (ipfs, host_events) = Ipfs::start(network).await?;
+        let longest = catch_up::FRAME_BYTES_MAX;
+        ipfs.accept_long_exchanges(catch_up::PROTOCOL, longest).await?;
         let rendezvous = match config.rendezvous_server {
             true => Some(Server::start(&ipfs).await?),
             false => None,
@@ -177,7 +181,7 @@ impl<A: App + Send + 'static> NodeHandle<A> {
             host,
             make_app,
             performer,
-            serving,
+            serving.clone(),
             events.clone(),
             notices.clone(),
         )?;
@@ -185,7 +189,9 @@ impl<A: App + Send + 'static> NodeHandle<A> {
         let places = [config.connect, config.rendezvous, config.relays, config.dht_bootstrap];
         let (finder, sightings) = Finder::start(ipfs.clone(), places.concat());
         let desk = Desk::default();
-        let listeners = Listeners { sightings, discovery: discovery.clone(), rendezvous, desk: desk.clone() };
+        let giver = Giver::new(serving, sender.clone());
+        let listeners =
+            Listeners { sightings, discovery: discovery.clone(), rendezvous, desk: desk.clone(), giver };
         tokio::spawn(pump(host_events, sender, ahead, traffic.clone(), listeners));
         let (profile, lan, started) = (config.profile, config.lan, std::time::Instant::now());
         let replication_in_clear = config.replication_in_clear;

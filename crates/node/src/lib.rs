@@ -23,6 +23,7 @@
 //! ```
 
 mod ahead;
+mod catch_up;
 mod claim;
 mod config;
 mod core;

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_base::{EntryId, PeerId};
+use dunlin_base::{EntryId, GroupId, PeerId};
 use dunlin_ipfs::multiaddr::Protocol;
 use dunlin_ipfs::{Exchange, Ipfs, Judgement, Multiaddr, Ticket};
 use dunlin_log::Checker;
-use dunlin_wesh::engine::{Action, ExchangeId, Origin, Search};
+use dunlin_wesh::catch_up::Request;
+use dunlin_wesh::engine::{Action, ExchangeId, Origin, Search, StoreKind};
 use tokio::sync::mpsc;
 
 use crate::ahead::Ahead;
+use crate::catch_up::{self, Asked};
 use crate::core::NetworkInput;
 use crate::discovery::{Discovery, Note};
 use crate::traffic::Traffic;
@@ -41,11 +43,21 @@ pub(crate) struct Performer {
     traffic: Arc<Traffic>,
     discovery: Discovery,
     exchanges: BTreeMap<ExchangeId, mpsc::Sender<Outgoing>>,
+    streams: BTreeMap<(GroupId, StoreKind, PeerId), AbortOnDrop>,
 }
 
 /// Puts what happened on the network before the core.
 pub(crate) type InputSender =
     Arc<dyn Fn(NetworkInput) -> futures::future::BoxFuture<'static, ()> + Send + Sync>;
+
+/// A task that ends when nobody waits for it.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
 
 enum Outgoing {
     Frame(Vec<u8>),
@@ -60,7 +72,7 @@ impl Performer {
         traffic: Arc<Traffic>,
         discovery: Discovery,
     ) -> Self {
-        Self { ipfs, inputs, ahead, traffic, discovery, exchanges: BTreeMap::new() }
+        Self { ipfs, inputs, ahead, traffic, discovery, exchanges: BTreeMap::new(), streams: BTreeMap::new() }
     }
 
     /// Lets `checker` judge the block of `entry` when it comes.
@@ -96,6 +108,9 @@ impl Performer {
                 self.ahead.forget(&entry);
                 self.ipfs.cancel(&entry.cid());
             }
+            // The core says who judges what comes, and has taken this away.
+            Action::CatchUp { .. } => {}
+            Action::StopCatchUp { group, kind, peer } => drop(self.streams.remove(&(group, kind, peer))),
             Action::AcceptExchanges(on) => report(self.ipfs.accept_exchanges(CONTACT_REQUESTS, on).await),
             Action::OpenExchange { id, peer } => self.open_exchange(id, &peer),
             Action::SendFrame { id, frame } => self.outgoing(id, Outgoing::Frame(frame)),
@@ -104,6 +119,17 @@ impl Performer {
                 self.exchanges.remove(&id);
             }
         }
+    }
+
+    /// Asks a host for what a log lacks.
+    pub fn catch_up(&mut self, asked: Asked, request: Request) {
+        let (group, kind, peer) = (asked.group, asked.kind, asked.peer.clone());
+        let Some(to) = ipfs_peer(&peer) else {
+            return self.input(NetworkInput::StreamEnded { group, kind, peer, speaks: false });
+        };
+        let asking = catch_up::ask(self.ipfs.clone(), to, asked, request, self.inputs.clone());
+        let task = AbortOnDrop(tokio::spawn(asking).abort_handle());
+        self.streams.insert((group, kind, peer), task);
     }
 
     /// Says whether a message on a topic is to be passed on.
@@ -152,6 +178,7 @@ impl Performer {
     /// Ends all contact-request streams, and waits for no block: the engine that asked for them is gone.
     pub fn forget_all(&mut self) {
         self.exchanges.clear();
+        self.streams.clear();
         self.ahead.forget_all();
     }
 

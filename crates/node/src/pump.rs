@@ -5,10 +5,11 @@ use std::sync::Arc;
 use dunlin_base::{EntryId, PeerId};
 use dunlin_ipfs::multiaddr::Protocol;
 use dunlin_ipfs::{Event, Events, Multiaddr};
-use dunlin_wesh::linking;
+use dunlin_wesh::{catch_up, linking};
 use tokio::sync::mpsc;
 
 use crate::ahead::Ahead;
+use crate::catch_up::Giver;
 use crate::core::{GossipInput, NetworkInput};
 use crate::discovery::{Discovery, Note, OnFound, RENDEZVOUS, Server, serve};
 use crate::finder::Sighting;
@@ -26,6 +27,8 @@ pub(crate) struct Listeners {
     pub rendezvous: Option<Arc<Server>>,
     /// What hands the account to a new device.
     pub desk: Desk,
+    /// What gives others what their logs lack.
+    pub giver: Giver,
 }
 
 /// Reads the events of the host until it stops.
@@ -36,7 +39,7 @@ pub(crate) async fn pump(
     traffic: Arc<Traffic>,
     listeners: Listeners,
 ) {
-    let Listeners { sightings, discovery, rendezvous, desk } = listeners;
+    let Listeners { sightings, discovery, rendezvous, desk, giver } = listeners;
     while let Some(event) = events.next().await {
         traffic.note(&event);
         if let Some(sighting) = sighting(&event) {
@@ -46,6 +49,9 @@ pub(crate) async fn pump(
         let note = note(&event);
         match (event, &rendezvous) {
             (Event::ExchangeOpened { protocol: linking::PROTOCOL, exchange, .. }, _) => desk.opened(exchange),
+            (Event::ExchangeOpened { protocol: catch_up::PROTOCOL, exchange, .. }, _) => {
+                giver.opened(exchange)
+            }
             (Event::ExchangeOpened { protocol: RENDEZVOUS, exchange, .. }, Some(server)) => {
                 tokio::spawn(serve(server.clone(), exchange));
             }

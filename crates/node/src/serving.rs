@@ -21,11 +21,12 @@ const STRANGER_HOLD: Duration = Duration::from_secs(10);
 pub(crate) struct Serving {
     store: Arc<dyn Store>,
     allowed: RwLock<BTreeMap<PeerId, Vec<LogTag>>>,
+    changed: tokio::sync::Notify,
 }
 
 impl Serving {
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store, allowed: RwLock::default() }
+        Self { store, allowed: RwLock::default(), changed: tokio::sync::Notify::new() }
     }
 
     /// Takes over from the engine who speaks for which groups. Returns the hosts that may have more than
@@ -34,6 +35,7 @@ impl Serving {
         let Some(now) = engine.served_logs_if_changed() else { return Vec::new() };
         let mut allowed = self.allowed.write().unwrap_or_else(PoisonError::into_inner);
         let before = std::mem::replace(&mut *allowed, now);
+        self.changed.notify_waiters();
         let changed = allowed.iter().filter(|(peer, logs)| before.get(*peer) != Some(*logs));
         changed.map(|(peer, _)| peer.clone()).collect()
     }
@@ -42,6 +44,33 @@ impl Serving {
     /// looked at are not, unless they made it: whoever wants to part us from them would only have to send them some.
     pub fn blames(&self, from: &dunlin_ipfs::PeerId, author: &PeerId) -> bool {
         base_peer(from).as_ref() == Some(author) || self.logs_of(from).is_none()
+    }
+
+    /// What is served.
+    pub fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
+    /// Whether a peer has shown a payload of the group of this log.
+    pub fn may_have(&self, peer: &dunlin_ipfs::PeerId, log: LogTag) -> bool {
+        self.logs_of(peer).is_some_and(|logs| logs.contains(&log))
+    }
+
+    /// Waits for a peer to do so, as long as a want of it would wait.
+    pub async fn waits_for(&self, peer: &dunlin_ipfs::PeerId, log: LogTag) -> bool {
+        let shown = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                // From here on no change is missed.
+                changed.as_mut().enable();
+                if self.may_have(peer, log) {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(STRANGER_HOLD, shown).await.is_ok()
     }
 
     fn logs_of(&self, peer: &dunlin_ipfs::PeerId) -> Option<Vec<LogTag>> {

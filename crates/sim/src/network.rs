@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dunlin_base::{EntryId, Span, Time};
-use dunlin_wesh::engine::ExchangeId;
+use dunlin_base::{EntryId, GroupId, Span, Time};
+use dunlin_wesh::catch_up::Request;
+use dunlin_wesh::engine::{ExchangeId, StoreKind};
 
 use crate::chance::Chance;
 use crate::plan::Faults;
@@ -48,6 +49,22 @@ pub(crate) enum Parcel {
     BlockMissing {
         entry: EntryId,
     },
+    /// The other end asks for what its log lacks.
+    StreamWanted {
+        group: GroupId,
+        kind: StoreKind,
+        request: Request,
+    },
+    /// A piece of that.
+    Streamed {
+        group: GroupId,
+        kind: StoreKind,
+        frame: Vec<u8>,
+    },
+    StreamEnded {
+        group: GroupId,
+        kind: StoreKind,
+    },
     /// The other end opens a stream, which it calls `theirs`.
     Open {
         theirs: ExchangeId,
@@ -89,7 +106,10 @@ impl Parcel {
 
     /// Whether it says what the own host knows, rather than what came over the network.
     pub fn is_known_locally(&self) -> bool {
-        matches!(self, Self::Disconnected | Self::BlockMissing { .. } | Self::Closed { .. })
+        matches!(
+            self,
+            Self::Disconnected | Self::BlockMissing { .. } | Self::Closed { .. } | Self::StreamEnded { .. }
+        )
     }
 
     /// What an eavesdropper reads: payloads of the kinds that carry any.
@@ -97,7 +117,7 @@ impl Parcel {
         match self {
             Self::Gossip { data, .. } | Self::Heads { data } | Self::Records { data } => data,
             Self::Block { block, .. } => block,
-            Self::Frame { frame, .. } => frame,
+            Self::Frame { frame, .. } | Self::Streamed { frame, .. } => frame,
             _ => &[],
         }
     }

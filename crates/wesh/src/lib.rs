@@ -4,6 +4,7 @@
 //! it is and given randomness, and it answers with actions for the shell to carry out.
 
 pub mod archive;
+pub mod catch_up;
 pub mod contact;
 pub mod context;
 pub mod credentials;

@@ -177,7 +177,11 @@ impl<T: Item, A: App + Send + 'static> List<T, A> {
         loop {
             let page =
                 self.node.view(move |read, engine, _| T::page(engine, read, &group, start, direction, PAGE));
-            let page = page.await.map_err(|error| End::Failed(status_in_use(&UNKNOWN, &error)))?;
+            let page = match self.range.follow {
+                true => self.live.meanwhile(page).await?,
+                false => page.await,
+            };
+            let page = page.map_err(|error| End::Failed(status_in_use(&UNKNOWN, &error)))?;
             if self.range.follow {
                 self.live.keep_up()?;
                 self.live.overlap.found(&page);
@@ -228,13 +232,13 @@ impl<T: Item, A: App + Send + 'static> List<T, A> {
     }
 
     /// Items that were told, as they are in the log; `None` while the group is not in use.
-    async fn read(&self, ids: Vec<EntryId>) -> Result<Option<Vec<T>>, End> {
+    async fn read(&mut self, ids: Vec<EntryId>) -> Result<Option<Vec<T>>, End> {
         let group = self.range.group;
         let items = self.node.view(move |read, engine, _| {
             let found = ids.into_iter().map(|id| T::read(engine, read, &group, id));
             found.filter_map(Result::transpose).collect::<Result<Vec<_>, CommandError>>()
         });
-        match items.await {
+        match self.live.meanwhile(items).await? {
             Ok(items) => Ok(Some(items)),
             Err(CallError::Refused(CommandError::NotActive)) => Ok(None),
             Err(error) => Err(End::Failed(status_of(&error))),
@@ -312,6 +316,23 @@ struct Live<T> {
 }
 
 impl<T: Item> Live<T> {
+    /// Waits for the answer of a read, and notes what is told in the meantime.
+    async fn meanwhile<R>(&mut self, reading: impl Future<Output = R>) -> Result<R, End> {
+        tokio::pin!(reading);
+        loop {
+            let event = tokio::select! {
+                biased;
+                answer = &mut reading => return Ok(answer),
+                event = self.events.recv(), if !self.ended => event,
+            };
+            match event {
+                Ok(event) => self.note(&event)?,
+                Err(broadcast::error::RecvError::Lagged(missed)) => return Err(too_slow(missed)),
+                Err(broadcast::error::RecvError::Closed) => self.ended = true,
+            }
+        }
+    }
+
     /// Takes what has been told up to the answer of a read.
     fn keep_up(&mut self) -> Result<(), End> {
         loop {

@@ -4,12 +4,16 @@ use std::collections::BTreeSet;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use data_encoding::{BASE32, BASE64, BASE64URL, HEXLOWER, HEXUPPER};
 use dunlin_base::kv::{Direction, MemoryStore};
 use dunlin_base::{EntryId, GroupId};
-use dunlin_ipfs::{Cid, Config, Event, FrameProtocol, Ipfs, NoBlocks};
+use dunlin_ipfs::{Cid, Config, Event, FrameProtocol, Ipfs, NoBlocks, PeerId};
+use dunlin_log::LogTag;
 use dunlin_node::{Event as Told, NodeConfig, NodeHandle};
+use dunlin_wesh::catch_up::{self, Request};
 use dunlin_wesh::engine::CommandError;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -75,7 +79,7 @@ async fn crawler() {
     }
 
     let (mut learned, mut topics) = (Vec::new(), BTreeSet::new());
-    let mut said = false;
+    let (mut said, mut streams) = (false, JoinSet::new());
     let crawling = async {
         while !wanted.is_empty() || topics.len() < 6 || !said {
             let event = events.next().await.unwrap();
@@ -87,6 +91,9 @@ async fn crawler() {
                     // What the topic is made of names a block too.
                     let manifest = topic.split('/').find_map(|part| part.parse::<Cid>().ok());
                     if topics.insert(topic.clone()) {
+                        for member in members {
+                            streams.spawn(streamed(crawler.clone(), member, LogTag::of(&topic)));
+                        }
                         crawler.subscribe(topic).await.unwrap();
                         if let Some(cid) = manifest {
                             wanted.insert(cid);
@@ -105,6 +112,10 @@ async fn crawler() {
     };
     let crawled = timeout(PATIENCE, crawling).await;
     crawled.unwrap_or_else(|_| panic!("{} wants are not answered, {topics:?}, {said}", wanted.len()));
+
+    while let Some(given) = streams.join_next().await {
+        assert_eq!(given.unwrap(), None, "a log was given to a stranger");
+    }
 
     for node in [&ann, &bob] {
         let keys = node.view(move |read, engine, _| {
@@ -136,6 +147,15 @@ async fn crawler() {
     for node in [ann, bob] {
         node.shutdown().await;
     }
+}
+
+/// The first frame of a whole log that somebody is asked for.
+async fn streamed(host: Ipfs, member: PeerId, log: LogTag) -> Option<Bytes> {
+    let opening = host.open_long_exchange(catch_up::PROTOCOL, member, catch_up::FRAME_BYTES_MAX);
+    let mut exchange = opening.await.expect("it is spoken");
+    let request = Request { log, known: Vec::new() };
+    exchange.write_frame(&request.encode()).await.unwrap();
+    exchange.read_frame().await.ok()
 }
 
 /// The entries of a group's logs; those of the account group if none is named.

@@ -23,6 +23,7 @@ use std::fmt;
 
 use dunlin_base::keys::AgreementKey;
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, PeerId, SecretKey, Time};
+use dunlin_wesh::catch_up::Frame;
 use dunlin_wesh::contact::Contact;
 use dunlin_wesh::engine::{ExchangeId, StoreKind};
 use dunlin_wesh::group::Group;
@@ -256,6 +257,7 @@ impl Villain {
                 Vec::new()
             }
             Parcel::Want { entry } => vec![Deed::Send(from, self.answer(*entry))],
+            Parcel::StreamWanted { group, kind, .. } => self.stream(from, *group, *kind),
             Parcel::Open { theirs } => vec![Deed::Send(from, Parcel::Closed { id: *theirs })],
             Parcel::Block { entry, block } => {
                 if self.seats.is_empty() && EntryId::of_block(block) == *entry {
@@ -294,6 +296,27 @@ impl Villain {
                 *kept = parcel;
             }
         }
+    }
+
+    /// What it gives to somebody who wants all of a log: silence, or whatever it has, and garbage.
+    fn stream(&mut self, to: NodeNumber, group: GroupId, kind: StoreKind) -> Vec<Deed> {
+        if self.chance.happens(300) {
+            return Vec::new();
+        }
+        let mut frame = Frame::default();
+        for seat in self.seats.iter().filter(|seat| seat.group.id() == group) {
+            // What does not fit is left out.
+            for block in seat.blocks(kind) {
+                frame.push(block);
+            }
+        }
+        frame.push(&self.garbage());
+        let mut bytes = frame.as_bytes().to_vec();
+        if self.chance.happens(300) {
+            bytes.pop();
+        }
+        let end = Parcel::StreamEnded { group, kind };
+        vec![Deed::Send(to, Parcel::Streamed { group, kind, frame: bytes }), Deed::Send(to, end)]
     }
 
     /// What it says to somebody who wants a block: nothing, or another one under that name.

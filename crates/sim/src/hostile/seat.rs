@@ -144,6 +144,12 @@ impl Seat {
         self.stores.iter().find_map(|store| store.written.get(entry)).cloned()
     }
 
+    /// The blocks that it wrote or heard of.
+    pub fn blocks(&self, kind: Kind) -> impl Iterator<Item = &[u8]> {
+        let store = self.store(kind);
+        store.written.values().map(Vec::as_slice).chain(store.heard.iter().map(Entry::block))
+    }
+
     /// An entry with a value, signed as members sign.
     pub fn entry(&self, kind: Kind, value: &[u8], next: &[EntryId], time: i64) -> Entry {
         self.entry_with(kind, operation::encode_add(value), next, time)

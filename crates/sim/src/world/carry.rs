@@ -1,7 +1,10 @@
 //! What is carried between devices, as hosts carry it.
 
-use dunlin_base::{EntryId, PeerId, Span};
-use dunlin_wesh::engine::{Action, Origin};
+use std::ops::ControlFlow;
+
+use dunlin_base::{EntryId, GroupId, PeerId, Span};
+use dunlin_wesh::catch_up::{self, Frame, Request};
+use dunlin_wesh::engine::{Action, Origin, StoreKind};
 
 use super::World;
 use crate::network::{Delivery, NodeNumber, Parcel};
@@ -73,6 +76,18 @@ impl World {
             Parcel::BlockMissing { entry } => {
                 self.take(to, |ctx, engine| engine.handle_block_missing(ctx, &entry));
             }
+            Parcel::StreamWanted { group, kind, request } => {
+                self.give(from, to, &peer, group, kind, &request)
+            }
+            Parcel::Streamed { group, kind, frame } => self.take(to, |ctx, engine| {
+                let Some(checker) = engine.checker_for_stream(&group, kind) else { return Ok(()) };
+                let entries =
+                    catch_up::blocks(&frame).filter_map(|block| checker.check(block).ok()).collect();
+                engine.handle_streamed(ctx, &group, kind, &peer, entries)
+            }),
+            Parcel::StreamEnded { group, kind } => {
+                self.take(to, |ctx, engine| engine.handle_stream_ended(ctx, &group, kind, &peer, true));
+            }
             Parcel::Open { theirs } => {
                 let opened = self
                     .input(to, |ctx, engine| engine.handle_exchange_incoming(ctx, &peer, Origin::Unknown));
@@ -102,6 +117,7 @@ impl World {
         let answer = match parcel {
             Parcel::Want { entry } => Parcel::BlockMissing { entry: *entry },
             Parcel::Open { theirs } => Parcel::Closed { id: *theirs },
+            Parcel::StreamWanted { group, kind, .. } => Parcel::StreamEnded { group: *group, kind: *kind },
             _ => return,
         };
         self.network.tell(self.now + HOST_PATIENCE, to, from, answer);
@@ -123,6 +139,54 @@ impl World {
             let peer = peer.clone();
             self.take(to, move |ctx, engine| engine.handle_block_served(ctx, &peer, &entry));
         }
+    }
+
+    /// Gives all that a log has beyond what somebody knows, as a host does: only of groups of which they showed something.
+    fn give(
+        &mut self,
+        from: NodeNumber,
+        to: NodeNumber,
+        peer: &PeerId,
+        group: GroupId,
+        kind: StoreKind,
+        request: &Request,
+    ) {
+        let mut frames = vec![Frame::default()];
+        let mut given = Vec::new();
+        let read = self.nodes.get(to).and_then(|node| {
+            node.look(|read, engine| {
+                if !engine.may_have_log(peer, request.log) {
+                    return Ok(());
+                }
+                let beyond = dunlin_log::block_beyond(read, request.log, &request.known)?;
+                dunlin_log::blocks_in(read, request.log, beyond, &mut |_, block| {
+                    given.push(EntryId::of_block(block));
+                    // Few to a frame, so that a connection may break in between.
+                    if !frames
+                        .last_mut()
+                        .is_some_and(|frame| frame.as_bytes().len() < 4096 && frame.push(block))
+                    {
+                        let mut frame = Frame::default();
+                        frame.push(block);
+                        frames.push(frame);
+                    }
+                    ControlFlow::Continue(())
+                })
+            })
+        });
+        if !matches!(read, Some(Ok(()))) {
+            // A disk that fails gives what could be read.
+            given.clear();
+        }
+        for frame in frames.iter().filter(|frame| !frame.is_empty()) {
+            let frame = frame.as_bytes().to_vec();
+            self.network.send(self.now, to, from, Parcel::Streamed { group, kind, frame });
+        }
+        self.network.send(self.now, to, from, Parcel::StreamEnded { group, kind });
+        let peer = peer.clone();
+        self.take(to, move |ctx, engine| {
+            given.iter().try_for_each(|entry| engine.handle_block_served(ctx, &peer, entry))
+        });
     }
 
     pub(super) fn perform_actions(&mut self, number: NodeNumber) {
@@ -193,7 +257,14 @@ impl World {
                     None => self.network.tell(now, from, from, Parcel::BlockMissing { entry }),
                 }
             }
-            Action::CancelFetch { .. } => {}
+            Action::CancelFetch { .. } | Action::StopCatchUp { .. } => {}
+            Action::CatchUp { group, kind, peer, request } => match self.number_of(&peer) {
+                Some(to) if self.network.are_connected(from, to) => {
+                    self.network.send(now, from, to, Parcel::StreamWanted { group, kind, request });
+                }
+                Some(to) => self.network.tell(now, to, from, Parcel::StreamEnded { group, kind }),
+                None => {}
+            },
             Action::AcceptExchanges(takes) => {
                 let Some(known) = self.takes_requests.get_mut(from) else { return };
                 if std::mem::replace(known, takes) != takes {

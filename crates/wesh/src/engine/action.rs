@@ -1,6 +1,9 @@
 //! What the engine asks of its shell.
 
-use dunlin_base::{EntryId, PeerId};
+use dunlin_base::{EntryId, GroupId, PeerId};
+
+use super::StoreKind;
+use crate::catch_up::Request;
 
 /// Names one contact-request stream between the engine and its shell.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -57,6 +60,27 @@ pub enum Action {
     CancelFetch {
         /// Which.
         entry: EntryId,
+    },
+    /// Ask a host for what a log lacks, in one stream (`docs/formats/catch-up.md`). Answer with `handle_streamed` as it comes,
+    /// and with `handle_stream_ended`.
+    CatchUp {
+        /// The group.
+        group: GroupId,
+        /// Which of its logs.
+        kind: StoreKind,
+        /// Whom.
+        peer: PeerId,
+        /// The only frame of the asking side.
+        request: Request,
+    },
+    /// Read no further in such a stream. No answer.
+    StopCatchUp {
+        /// The group.
+        group: GroupId,
+        /// Which of its logs.
+        kind: StoreKind,
+        /// Who gives it.
+        peer: PeerId,
     },
     /// Accept contact-request streams, or stop doing so.
     AcceptExchanges(bool),

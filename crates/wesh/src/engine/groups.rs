@@ -6,10 +6,11 @@ use dunlin_base::keys::Signature;
 use dunlin_base::kv::{Direction, KeyRange, Read, ReadError};
 use dunlin_base::planted::{self, Bug};
 use dunlin_base::{AccountId, DeviceId, EntryId, GroupId, MemberId, PeerId, Time};
-use dunlin_log::{Entry, Log, Position, Writer};
+use dunlin_log::{Entry, Log, LogTag, Position, Writer};
 use dunlin_orbitdb::{StoreAddress, operation, shared_store};
 use prost::Message as _;
 
+use super::catching_up::CatchUp;
 use super::fold::stale_key;
 use super::key_pace::KeyPace;
 use super::retelling::Retelling;
@@ -58,6 +59,8 @@ pub(super) struct GroupStore {
     pub heads_turn: usize,
     /// Until when nobody's heads make us ask again for what could not be had.
     pub no_hurry_until: Time,
+    /// The stream in which a host gives what the log lacks.
+    pub catch_up: Option<CatchUp>,
     /// Peers that subscribe to the topic of this store.
     pub subscribers: BTreeMap<PeerId, Subscriber>,
 }
@@ -112,6 +115,13 @@ impl ActiveGroup {
         stores.chain(self.pace.due).min()
     }
 
+    /// When the streams that flow are to be looked at.
+    pub fn streams_due(&self) -> impl Iterator<Item = Time> {
+        [&self.metadata, &self.messages]
+            .into_iter()
+            .flat_map(|store| store.catch_up.as_ref().map(CatchUp::due))
+    }
+
     pub fn own_member(&self) -> MemberId {
         MemberId::new(self.own.member.public())
     }
@@ -164,6 +174,10 @@ impl Engine {
             self.backlog.remove(&(*group, kind));
             self.unannounced.remove(&(*group, kind));
             self.stale.remove(&(*group, kind));
+            if let Some(stream) = &active.store(kind).catch_up {
+                let peer = stream.peer.clone();
+                self.actions.push_back(Action::StopCatchUp { group: *group, kind, peer });
+            }
             self.actions.push_back(Action::Unsubscribe { topic });
         }
         self.flood.forget(group);
@@ -346,6 +360,13 @@ impl Engine {
         Ok(None)
     }
 
+    /// Whether a connected host may have all of the log with this tag: see [`Self::block_for`].
+    pub fn may_have_log(&self, peer: &PeerId, log: LogTag) -> bool {
+        let speaks = |active: &&ActiveGroup| active.speakers.contains_key(peer);
+        let is_of = |active: &ActiveGroup| STORES.iter().any(|kind| active.store(*kind).log.tag() == log);
+        !self.is_turned_away(peer) && self.groups.values().filter(speaks).any(is_of)
+    }
+
     /// A digest of the order of both logs of an active group: two devices that hold the same entries have
     /// the same one.
     ///
@@ -414,6 +435,7 @@ impl Engine {
                 own_head: None,
                 heads_turn: 0,
                 no_hurry_until: Time::default(),
+                catch_up: None,
                 subscribers: BTreeMap::new(),
             }
         };

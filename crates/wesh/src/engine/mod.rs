@@ -14,6 +14,7 @@
 mod account;
 mod action;
 mod app;
+mod catching_up;
 mod commands;
 mod contacts;
 mod credentials;
@@ -215,6 +216,7 @@ impl Engine {
         self.fold_unfolded(ctx)?;
         self.open_unopened(ctx)?;
         self.join_backlog(ctx)?;
+        self.watch_catch_ups(ctx)?;
         self.ask_for_blocks(ctx.now);
         self.retell(ctx)?;
         self.repeat_announcements(ctx)?;
@@ -235,6 +237,7 @@ impl Engine {
             return Some(Time::default());
         }
         let announcements = self.groups.values().filter_map(ActiveGroup::announcement_due);
+        let streams = self.groups.values().flat_map(ActiveGroup::streams_due);
         let exchanges = self.exchanges.values().filter_map(OpenExchange::due);
         let lookups = self.lookups.values().filter_map(Lookup::due);
         let freed = self.flood.timeout().filter(|_| self.fetches.has_room());
@@ -242,6 +245,7 @@ impl Engine {
         fetches
             .chain(freed)
             .chain(announcements)
+            .chain(streams)
             .chain(exchanges)
             .chain(lookups)
             .chain(self.records_due)
@@ -321,6 +325,7 @@ impl Engine {
         self.flood.clear();
         for peer in self.peers.values_mut() {
             peer.greeted.clear();
+            peer.no_stream_before = Time::default();
             peer.not_blindly_before.clear();
         }
         for active in self.groups.values_mut() {
@@ -329,6 +334,9 @@ impl Engine {
                 announcement.hasten(now);
             }
             for store in [&mut active.metadata, &mut active.messages] {
+                if let Some(stream) = &mut store.catch_up {
+                    stream.hasten(now);
+                }
                 store.no_hurry_until = store.no_hurry_until.min(now);
                 store.retelling.hasten(now);
                 for subscriber in store.subscribers.values_mut() {

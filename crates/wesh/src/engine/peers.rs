@@ -19,6 +19,8 @@ pub(super) struct Peer {
     pub takes_requests: bool,
     /// The topics that it is on, ours or not: a group of them may be activated later.
     pub topics: BTreeSet<String>,
+    /// Until when it is not asked for a stream.
+    pub no_stream_before: Time,
     /// When it was last given the heads of a topic on coming onto it.
     pub greeted: BTreeMap<String, Time>,
     /// The discovery names that it announced, with the time until which it does.
@@ -78,6 +80,7 @@ impl Engine {
             let peer = peer.clone();
             self.events.push_back(Event::Presence { group: *group, peer, device, online: false });
         }
+        self.end_catch_ups_with(ctx, peer)?;
         self.finish(ctx)
     }
 

@@ -412,8 +412,8 @@ impl Engine {
         let log = &active.store(kind).log;
         let missing = log.missing(ctx.tx, FETCHES_MAX)?;
         let given_up = log.holes(ctx.tx, None, HOLES_RETRIED_MAX)?;
-        self.fetches.want(ctx.now, group, kind, missing);
-        self.fetches.want(ctx.now, group, kind, given_up);
+        self.want(ctx.now, group, kind, missing);
+        self.want(ctx.now, group, kind, given_up);
         Ok(())
     }
 
@@ -451,7 +451,7 @@ impl Engine {
     }
 
     /// Notes what a host brought into a group: what does not count, and what may turn out not to.
-    fn note_brought(
+    pub(super) fn note_brought(
         &mut self,
         now: Time,
         group: &GroupId,
@@ -540,8 +540,11 @@ impl Engine {
             return Ok(());
         };
         let entries: Vec<Entry> = entries.into_iter().flatten().take(HEADS_PER_PAYLOAD_MAX).collect();
+        self.catch_up_with(ctx, group, kind, peer, &entries)?;
         for entry in &entries {
-            if !self.active(group)?.store(kind).log.contains(ctx.tx, entry.id())? {
+            if !self.active(group)?.store(kind).log.contains(ctx.tx, entry.id())?
+                && !self.is_left_to_stream(ctx, group, kind, entry)?
+            {
                 self.active_mut(group)?.store_mut(kind).learned = Some((peer.clone(), !direct));
                 self.take_block(ctx, group, kind, peer, entry.id(), entry.block())?;
             }
@@ -629,7 +632,13 @@ impl Engine {
         Ok(())
     }
 
-    fn follow_ingest(&mut self, ctx: &Ctx<'_, '_>, group: &GroupId, kind: StoreKind, taken: Ingest) {
+    pub(super) fn follow_ingest(
+        &mut self,
+        ctx: &Ctx<'_, '_>,
+        group: &GroupId,
+        kind: StoreKind,
+        taken: Ingest,
+    ) {
         match taken {
             Ingest::Known => {}
             Ingest::Refused(reason) => {
@@ -639,7 +648,7 @@ impl Engine {
             }
             Ingest::Stored { missing, .. } => {
                 self.backlog.insert((*group, kind));
-                self.fetches.want(ctx.now, group, kind, missing);
+                self.want(ctx.now, group, kind, missing);
             }
         }
     }

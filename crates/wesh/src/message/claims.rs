@@ -139,7 +139,7 @@ impl Claims<'_> {
     /// signature is new.
     pub fn settles_at_once(&self, read: &dyn Read, counter: u64, claim: &Claim) -> Result<bool, ReadError> {
         let is_clear = claim.is_placed || self.elsewhere(read, counter, &claim.mark)?.is_empty();
-        Ok(is_clear && self.lowest_held(read)?.is_none())
+        Ok(is_clear && self.lowest_held(read, 0)?.is_none())
     }
 
     /// Notes that the device signed this at this counter.
@@ -267,10 +267,13 @@ impl Claims<'_> {
 
     /// Erases the keys of counters that are settled, lowest first, up to `below`.
     pub fn settle(&self, tx: &mut Tx<'_>, below: u64) -> Result<(), ReadError> {
-        while let Some(counter) = self.lowest_held(tx)? {
+        let mut from = 0;
+        while let Some(counter) = self.lowest_held(tx, from)? {
             if counter >= below {
                 break;
             }
+            // What is erased below is passed over for good: whoever came back to it would look at all of it each time.
+            from = counter.saturating_add(1);
             let (mut signed_for_it, mut clear) = (0u8, 0u8);
             for claim in self.claims(tx, counter)? {
                 let suspicion = self.suspicion(tx, counter, &claim)?;
@@ -375,8 +378,10 @@ impl Claims<'_> {
         })
     }
 
-    fn lowest_held(&self, read: &dyn Read) -> Result<Option<u64>, ReadError> {
-        let range = KeyRange::prefix(&device_key(self.group, self.device));
+    /// The lowest counter from `from` on whose key is held.
+    fn lowest_held(&self, read: &dyn Read, from: u64) -> Result<Option<u64>, ReadError> {
+        let mut range = KeyRange::prefix(&device_key(self.group, self.device));
+        range.start = counter_key(self.group, self.device, from).to_vec();
         let rows = read.collect(tables::MESSAGE_KEYS, &range, Direction::Ascending, 1)?;
         let Some((key, row)) = rows.into_iter().next() else { return Ok(None) };
         drop(Zeroizing::new(row));

@@ -8,6 +8,7 @@
 )]
 
 mod archive;
+mod catching_up;
 mod contexts;
 mod credentials;
 mod device;

@@ -1,7 +1,11 @@
 //! Two devices, and a wire between them that loses nothing.
 
+use std::ops::ControlFlow;
+
 use dunlin_base::{GroupId, Time};
-use dunlin_wesh::engine::{Action, Ctx, Engine, Event};
+use dunlin_log::Checked;
+use dunlin_wesh::catch_up::Request;
+use dunlin_wesh::engine::{Action, Ctx, Engine, Event, StoreKind};
 
 use crate::device::{Device, NOW, host};
 
@@ -12,6 +16,8 @@ pub struct Pair {
     /// What was told to each.
     pub told: [Vec<Event>; 2],
     actions: Vec<(usize, Action)>,
+    /// How often one asked the other for a stream.
+    pub streams: usize,
 }
 
 impl Pair {
@@ -31,7 +37,7 @@ impl Pair {
 
     /// Two devices, of the hosts 1 and 2.
     pub fn of(devices: [Device; 2]) -> Self {
-        Self { devices, now: NOW, told: [Vec::new(), Vec::new()], actions: Vec::new() }
+        Self { devices, now: NOW, told: [Vec::new(), Vec::new()], actions: Vec::new(), streams: 0 }
     }
 
     /// Connects the two, who then hear all that the other has.
@@ -84,8 +90,40 @@ impl Pair {
                         None => engine.handle_block_missing(ctx, &entry).unwrap(),
                     });
                 }
+                Action::CatchUp { group, kind, request, .. } => {
+                    self.streams += 1;
+                    let entries = self.streamed(to, &group, kind, &request);
+                    let server = host(to as u64 + 1);
+                    self.step(from, |ctx, engine| {
+                        engine.handle_streamed(ctx, &group, kind, &server, entries).unwrap();
+                        engine.handle_stream_ended(ctx, &group, kind, &server, true).unwrap();
+                    });
+                }
                 _ => {}
             }
         }
+    }
+
+    /// What a device gives to the other that asks for a stream.
+    pub fn streamed(
+        &self,
+        which: usize,
+        group: &GroupId,
+        kind: StoreKind,
+        request: &Request,
+    ) -> Vec<Checked> {
+        let giver = &self.devices[which];
+        let asking = &self.devices[1 - which];
+        let checker = asking.engine.checker_for_stream(group, kind).unwrap();
+        let mut entries = Vec::new();
+        if giver.engine.may_have_log(&host(2 - which as u64), request.log) {
+            let beyond = dunlin_log::block_beyond(&giver.store, request.log, &request.known).unwrap();
+            dunlin_log::blocks_in(&giver.store, request.log, beyond, &mut |_, block| {
+                entries.push(checker.check(block).unwrap());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        }
+        entries
     }
 }
