@@ -11,7 +11,7 @@
 //!
 //! A run has two halves. In the first, people make contacts and groups and write, while links lose, double
 //! and reorder what they carry, the network splits, devices sleep, clocks jump, and machines crash with
-//! half-written sectors. In the second, all faults stop; what is not settled within two minutes of
+//! half-written sectors. In the second, all faults stop; what is not settled within a minute of
 //! simulated time is a violation, as is any breach of the invariants in [`oracle`].
 
 mod chance;

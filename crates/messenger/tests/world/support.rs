@@ -16,7 +16,8 @@ use dunlin_messenger::links::Link;
 use dunlin_messenger::views::{Conversation, Message, MessageContent};
 use dunlin_messenger::{Messenger, MessengerError, Notice, Page};
 use dunlin_wesh::archive::Import;
-use dunlin_wesh::engine::{Action, App, Ctx, Engine, ExchangeId, Origin};
+use dunlin_wesh::catch_up::Request;
+use dunlin_wesh::engine::{Action, App, Ctx, Engine, ExchangeId, Origin, StoreKind};
 use dunlin_wesh::profile::Profile;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -428,7 +429,10 @@ impl World {
                     None => engine.handle_block_missing(ctx, &entry),
                 });
             }
-            Action::CancelFetch { .. } => {}
+            Action::CancelFetch { .. } | Action::StopCatchUp { .. } => {}
+            Action::CatchUp { group, kind, peer, request } => {
+                self.catch_up(index, group, kind, &peer, &request);
+            }
             Action::AcceptExchanges(takes) => {
                 self.nodes[index].takes_requests = takes;
                 for other in
@@ -450,6 +454,34 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Gives all that a log has beyond what a device knows, as a host does.
+    fn catch_up(&mut self, index: usize, group: GroupId, kind: StoreKind, peer: &PeerId, request: &Request) {
+        let own = self.nodes[index].host.clone();
+        let mut blocks = Vec::new();
+        if let Some(other) = self.neighbour(index, peer)
+            && self.nodes[other].engine.may_have_log(&own, request.log)
+        {
+            let store = self.nodes[other].store.clone();
+            let read = dunlin_log::block_beyond(&*store, request.log, &request.known).and_then(|beyond| {
+                dunlin_log::blocks_in(&*store, request.log, beyond, &mut |_, block| {
+                    blocks.push(block.to_vec());
+                    ControlFlow::Continue(())
+                })
+            });
+            // A disk that cannot be read has no blocks to give.
+            if read.is_err() {
+                blocks.clear();
+            }
+            for block in &blocks {
+                self.overhear(other, index, block);
+            }
+        }
+        let Some(checker) = self.nodes[index].engine.checker_for_stream(&group, kind) else { return };
+        let entries: Vec<_> = blocks.iter().filter_map(|block| checker.check(block).ok()).collect();
+        self.input(index, |ctx, engine| engine.handle_streamed(ctx, &group, kind, peer, entries.clone()));
+        self.input(index, |ctx, engine| engine.handle_stream_ended(ctx, &group, kind, peer, true));
     }
 
     fn open_exchange(&mut self, index: usize, id: ExchangeId, peer: &PeerId) {

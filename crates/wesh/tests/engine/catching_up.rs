@@ -59,8 +59,8 @@ fn told(pair: &mut Pair) -> usize {
 fn begin() -> (Pair, GroupId, Vec<Checked>) {
     let (mut pair, group, data) = apart();
     let actions = show(&mut pair, &data);
-    let (peer, request) = asked(&actions).expect("it lies far behind");
-    assert_eq!((peer, fetches(&actions)), (host(1), 0));
+    let (peer, request) = asked(&actions).unwrap();
+    assert_eq!((peer, fetches(&actions)), (host(1), 0), "it lies far behind");
     let entries = pair.streamed(0, &group, KIND, &request);
     assert_eq!(entries.len(), MESSAGES, "no more than what is lacking");
     (pair, group, entries)
