@@ -11,6 +11,12 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
+    /// How much better the last figure is than what Go needs for the same, recorded on a machine like the one of
+    /// `docs/performance.md`: more than one is better.
+    pub fn beside_go(&mut self, recorded: &str, ratio: f64) {
+        println!("{:<58} {ratio:>14.1}   times; Go, recorded: {recorded}", "  beside Go");
+    }
+
     /// A rate that should be at least `bar` a second.
     pub fn rate(&mut self, what: &str, count: usize, took: Duration, bar: f64) {
         let rate = count as f64 / took.as_secs_f64();

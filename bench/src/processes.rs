@@ -110,7 +110,9 @@ async fn live_between_two(figures: &mut Figures) -> Outcome {
     times.sort_unstable();
     let at = |share: f64| times.get((count as f64 * share) as usize).copied().unwrap_or_default();
     figures.time("send to received, p50", at(0.50), Duration::from_millis(3));
+    figures.beside_go("10.7 ms", 0.0107 / at(0.50).as_secs_f64());
     figures.time("send to received, p99", at(0.99), Duration::from_millis(10));
+    figures.beside_go("24.5 ms", 0.0245 / at(0.99).as_secs_f64());
 
     // Announcements are repeated for some seconds; an idle node is one in which that has ended.
     tokio::time::sleep(Duration::from_secs(15)).await;
@@ -119,7 +121,10 @@ async fn live_between_two(figures: &mut Figures) -> Outcome {
     tokio::time::sleep(span).await;
     let rate = wakeups(bob.id()).saturating_sub(before) as f64 / span.as_secs_f64();
     figures.number("idle, one peer: wake-ups a second", rate, 5.0);
-    figures.mebibytes("idle, one peer: resident memory", resident_bytes(bob.id()), 40.0);
+    figures.beside_go("81/s", 81.0 / rate);
+    let resident = resident_bytes(bob.id());
+    figures.mebibytes("idle, one peer: resident memory", resident, 40.0);
+    figures.beside_go("62 MB", 62e6 / resident as f64);
     alice.stop()?;
     bob.stop()
 }
@@ -143,7 +148,9 @@ async fn catch_up_after_absence(figures: &mut Figures) -> Outcome {
         caught_up.took,
         Duration::from_secs(4),
     );
+    figures.beside_go("56.6 s", 56.6 / caught_up.took.as_secs_f64());
     figures.mebibytes("  peak resident memory", caught_up.peak, 80.0);
+    figures.beside_go("274 MB", 274e6 / caught_up.peak as f64);
     alice.stop()
 }
 
