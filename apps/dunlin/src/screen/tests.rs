@@ -4,7 +4,9 @@ use ratatui::backend::TestBackend;
 
 use super::*;
 use crate::output::turns_direction;
-use dunlin_proto::chat::{ConversationKind, Erased, Gap, Gone, Invitation, MessageKind, MessageState};
+use dunlin_proto::chat::{
+    ConversationKind, Erased, Gap, Gone, Invitation, Member, MessageKind, MessageState,
+};
 
 /// Tuesday, 24 November 2026, 14:03 in the zone of the tests.
 const NOON_MS: i64 = 1_795_525_380_000;

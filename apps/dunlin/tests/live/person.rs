@@ -146,10 +146,12 @@ impl Person {
     /// Waits until the node has ended by itself.
     pub fn has_ended(&mut self) {
         let mut node = self.node.take().unwrap();
-        let started = Instant::now();
-        while node.try_wait().unwrap().is_none() {
-            assert!(started.elapsed() < DEADLINE, "the node goes on\n{}", self.log());
-            std::thread::sleep(LOOK_AGAIN);
+        let (ended, is_ended) = channel();
+        let process = node.id().to_string();
+        std::thread::spawn(move || ended.send(node.wait()));
+        if is_ended.recv_timeout(DEADLINE).is_err() {
+            let killed = Command::new("kill").args(["-9", &process]).status();
+            panic!("the node goes on, killing it gave {killed:?}\n{}", self.log());
         }
     }
 
