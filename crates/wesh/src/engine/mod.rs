@@ -14,6 +14,7 @@
 mod account;
 mod action;
 mod app;
+mod blocks;
 mod catching_up;
 mod commands;
 mod contacts;

@@ -154,18 +154,34 @@ fn much_that_waited_is_opened_in_steps() {
     assert_eq!(device.messages(&group).len(), COUNT);
 }
 
+/// A device that was shown a message of a late one, and what that says besides.
+struct Said {
+    device: Device,
+    group: GroupId,
+    metadata: Member,
+    events: Vec<Entry>,
+    bound: Entry,
+}
+
+impl Said {
+    fn before_it_is_known(count: usize) -> Self {
+        let mut device = Device::new(1);
+        let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
+        let (message, events, bound) = LateDevice::new(&device, &group).say(count);
+        let mut messages = Member::of(&device, &group, Profile::Berty.message_store());
+        let metadata = Member::of(&device, &group, Profile::Berty.metadata_store());
+        let data = messages.heads(NOW, &[messages.write(&message, &[])]);
+        device.step_at(NOW, |ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+        Self { device, group, metadata, events, bound }
+    }
+}
+
 /// Large events of a device come before its event 1, and last of them its key. They wait in the log alone, are folded in steps
 /// once the device is known, and a restart between goes on where it was.
 #[test]
 fn many_large_events_of_an_unknown_device_are_folded_in_steps() {
     const COUNT: usize = 12;
-    let mut device = Device::new(1);
-    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
-    let (message, events, bound) = LateDevice::new(&device, &group).say(COUNT);
-    let mut messages = Member::of(&device, &group, Profile::Berty.message_store());
-    let mut metadata = Member::of(&device, &group, Profile::Berty.metadata_store());
-    let data = messages.heads(NOW, &[messages.write(&message, &[])]);
-    device.step_at(NOW, |ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+    let Said { mut device, group, mut metadata, events, bound } = Said::before_it_is_known(COUNT);
     let mut told = 0;
     for entry in &events {
         let data = metadata.heads(NOW, std::slice::from_ref(entry));
@@ -197,13 +213,7 @@ fn many_large_events_of_an_unknown_device_are_folded_in_steps() {
 #[test]
 fn folding_again_writes_rows_and_no_events() {
     const COUNT: usize = 12;
-    let mut device = Device::new(1);
-    let group = device.run(|ctx, engine| engine.create_group(ctx).unwrap());
-    let (message, events, bound) = LateDevice::new(&device, &group).say(COUNT);
-    let mut messages = Member::of(&device, &group, Profile::Berty.message_store());
-    let mut metadata = Member::of(&device, &group, Profile::Berty.metadata_store());
-    let data = messages.heads(NOW, &[messages.write(&message, &[])]);
-    device.step_at(NOW, |ctx, engine| engine.handle_heads(ctx, &peer(), &data).unwrap());
+    let Said { mut device, group, mut metadata, events, bound } = Said::before_it_is_known(COUNT);
     // Its parent is nowhere to be had, and comes after all.
     let late = metadata.write(b"late", &[]);
     let above = metadata.write(b"above", &[late.id()]);
