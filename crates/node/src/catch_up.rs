@@ -2,16 +2,14 @@
 //! [`dunlin_wesh::catch_up`] on the network.
 
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dunlin_base::kv::ReadError;
-use dunlin_base::{EntryId, GroupId, PeerId};
+use dunlin_base::{GroupId, PeerId};
 use dunlin_ipfs::{Exchange, Ipfs};
 use dunlin_log::{Checked, Checker};
-use dunlin_wesh::catch_up::{self, FRAME_BYTES_MAX, Frame, Request};
+use dunlin_wesh::catch_up::{self, FRAME_BYTES_MAX, Piece, Request};
 use dunlin_wesh::engine::StoreKind;
 use tokio::sync::{Semaphore, oneshot};
 
@@ -97,13 +95,8 @@ impl Giver {
 
     /// Takes up a stream that a peer opened.
     pub fn opened(&self, exchange: Exchange) {
-        // Dropping the stream says that there is no place.
-        let Ok(place) = self.places.clone().try_acquire_owned() else { return };
         let giver = self.clone();
-        tokio::spawn(async move {
-            giver.give(exchange).await;
-            drop(place);
-        });
+        tokio::spawn(async move { giver.give(exchange).await });
     }
 
     async fn give(&self, mut exchange: Exchange) {
@@ -114,8 +107,10 @@ impl Giver {
         if !self.serving.waits_for(&peer, request.log).await {
             return;
         }
-        let mut next = Next::First;
-        while let Some(piece) = self.read(request.clone(), next, peer).await {
+        // Only now: strangers, who wait in vain, take no place. Dropping the stream says that there is none.
+        let Ok(_place) = self.places.try_acquire() else { return };
+        let mut from = None;
+        while let Some(piece) = self.read(request.clone(), from, peer).await {
             if exchange.write_frame(piece.frame.as_bytes()).await.is_err() {
                 return;
             }
@@ -124,19 +119,19 @@ impl Giver {
                     (self.inputs)(NetworkInput::BlockServed { peer: peer.clone(), entry }).await;
                 }
             }
-            next = Next::From(piece.next);
+            from = Some(piece.next);
         }
         let _ = exchange.close().await;
     }
 
     /// Reads one piece; `None` at the end, or when the peer may not have it any more.
-    async fn read(&self, request: Request, next: Next, peer: dunlin_ipfs::PeerId) -> Option<Piece> {
+    async fn read(&self, request: Request, from: Option<u64>, peer: dunlin_ipfs::PeerId) -> Option<Piece> {
         let serving = self.serving.clone();
         let reading = tokio::task::spawn_blocking(move || {
             if !serving.may_have(&peer, request.log) {
                 return Ok(None);
             }
-            Piece::read(&serving, &request, next)
+            Piece::read(serving.store(), &request, from)
         });
         match reading.await.ok()? {
             Ok(piece) => piece,
@@ -145,41 +140,5 @@ impl Giver {
                 None
             }
         }
-    }
-}
-
-/// Where a piece begins.
-#[derive(Clone, Copy)]
-enum Next {
-    /// Behind what the request says.
-    First,
-    /// At a block.
-    From(u64),
-}
-
-/// One frame of a stream.
-struct Piece {
-    frame: Frame,
-    given: Vec<EntryId>,
-    next: u64,
-}
-
-impl Piece {
-    fn read(serving: &Serving, request: &Request, next: Next) -> Result<Option<Self>, ReadError> {
-        let store = serving.store();
-        let from = match next {
-            Next::First => dunlin_log::block_beyond(store, request.log, &request.known)?,
-            Next::From(number) => number,
-        };
-        let mut piece = Self { frame: Frame::default(), given: Vec::new(), next: from };
-        dunlin_log::blocks_in(store, request.log, from, &mut |number, block| {
-            if !piece.frame.push(block) {
-                return ControlFlow::Break(());
-            }
-            piece.given.push(EntryId::of_block(block));
-            piece.next = number.saturating_add(1);
-            ControlFlow::Continue(())
-        })?;
-        Ok((!piece.frame.is_empty()).then_some(piece))
     }
 }

@@ -4,7 +4,10 @@
 //! round trip for each step, and nothing can be shown before the oldest is here. So whoever lacks much tells a host of the
 //! group how far it has come, and is given what lies beyond, oldest first. What is left out it asks for as before.
 
+use std::ops::ControlFlow;
+
 use dunlin_base::EntryId;
+use dunlin_base::kv::{Read, ReadError};
 use dunlin_log::{LOCATOR_IDS_MAX, LogTag};
 
 /// The name of the protocol. It is never listed, only tried (`spec/security.md` D9).
@@ -72,9 +75,58 @@ impl Frame {
         &self.0
     }
 
+    /// The bytes, for good.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// What one frame gives of a log.
+#[derive(Debug)]
+pub struct Piece {
+    /// The frame.
+    pub frame: Frame,
+    /// The entries in it.
+    pub given: Vec<EntryId>,
+    /// Where the next piece begins.
+    pub next: u64,
+}
+
+impl Piece {
+    /// Reads the piece that begins at `from`, or the first one; `None` where the log ends.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub fn read(read: &dyn Read, request: &Request, from: Option<u64>) -> Result<Option<Self>, ReadError> {
+        let from = match from {
+            Some(number) => number,
+            None => dunlin_log::block_beyond(read, request.log, &request.known)?,
+        };
+        let mut piece = Self { frame: Frame::default(), given: Vec::new(), next: from };
+        dunlin_log::blocks_in(read, request.log, from, &mut |number, block| {
+            if !piece.frame.push(block) {
+                return ControlFlow::Break(());
+            }
+            piece.given.push(EntryId::of_block(block));
+            piece.next = number.saturating_add(1);
+            ControlFlow::Continue(())
+        })?;
+        Ok((!piece.frame.is_empty()).then_some(piece))
+    }
+
+    /// All pieces of what lies beyond what the request says.
+    pub fn all(read: &dyn Read, request: &Request) -> impl Iterator<Item = Result<Self, ReadError>> {
+        let mut from = None;
+        std::iter::from_fn(move || {
+            let piece = Self::read(read, request, from).transpose()?;
+            from = piece.as_ref().ok().map(|piece| piece.next);
+            Some(piece)
+        })
     }
 }
 

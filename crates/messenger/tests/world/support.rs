@@ -16,7 +16,7 @@ use dunlin_messenger::links::Link;
 use dunlin_messenger::views::{Conversation, Message, MessageContent};
 use dunlin_messenger::{Messenger, MessengerError, Notice, Page};
 use dunlin_wesh::archive::Import;
-use dunlin_wesh::catch_up::Request;
+use dunlin_wesh::catch_up::{self, Piece, Request};
 use dunlin_wesh::engine::{Action, App, Ctx, Engine, ExchangeId, Origin, StoreKind};
 use dunlin_wesh::profile::Profile;
 use rand_chacha::ChaCha20Rng;
@@ -459,27 +459,20 @@ impl World {
     /// Gives all that a log has beyond what a device knows, as a host does.
     fn catch_up(&mut self, index: usize, group: GroupId, kind: StoreKind, peer: &PeerId, request: &Request) {
         let own = self.nodes[index].host.clone();
-        let mut blocks = Vec::new();
+        let mut frames = Vec::new();
         if let Some(other) = self.neighbour(index, peer)
             && self.nodes[other].engine.may_have_log(&own, request.log)
         {
-            let store = self.nodes[other].store.clone();
-            let read = dunlin_log::block_beyond(&*store, request.log, &request.known).and_then(|beyond| {
-                dunlin_log::blocks_in(&*store, request.log, beyond, &mut |_, block| {
-                    blocks.push(block.to_vec());
-                    ControlFlow::Continue(())
-                })
-            });
             // A disk that cannot be read has no blocks to give.
-            if read.is_err() {
-                blocks.clear();
-            }
-            for block in &blocks {
-                self.overhear(other, index, block);
+            let pieces = Piece::all(&*self.nodes[other].store, request).collect::<Result<Vec<_>, _>>();
+            frames.extend(pieces.into_iter().flatten().map(|piece| piece.frame.into_bytes()));
+            for frame in &frames {
+                self.overhear(other, index, frame);
             }
         }
         let Some(checker) = self.nodes[index].engine.checker_for_stream(&group, kind) else { return };
-        let entries: Vec<_> = blocks.iter().filter_map(|block| checker.check(block).ok()).collect();
+        let blocks = frames.iter().flat_map(|frame| catch_up::blocks(frame));
+        let entries: Vec<_> = blocks.filter_map(|block| checker.check(block).ok()).collect();
         self.input(index, |ctx, engine| engine.handle_streamed(ctx, &group, kind, peer, entries.clone()));
         self.input(index, |ctx, engine| engine.handle_stream_ended(ctx, &group, kind, peer, true));
     }

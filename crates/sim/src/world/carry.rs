@@ -1,15 +1,16 @@
 //! What is carried between devices, as hosts carry it.
 
-use std::ops::ControlFlow;
-
+use dunlin_base::kv::Read;
 use dunlin_base::{EntryId, GroupId, PeerId, Span};
-use dunlin_wesh::catch_up::{self, Frame, Request};
+use dunlin_wesh::catch_up::{self, Frame, Piece, Request};
 use dunlin_wesh::engine::{Action, Origin, StoreKind};
 
 use super::World;
 use crate::network::{Delivery, NodeNumber, Parcel};
 use crate::node::Node;
 
+/// Bytes of blocks in a piece of a stream.
+const PIECE_BYTES: usize = 4096;
 /// How long a host waits for an answer.
 const HOST_PATIENCE: Span = Span::from_secs(5);
 
@@ -151,41 +152,30 @@ impl World {
         kind: StoreKind,
         request: &Request,
     ) {
-        let mut frames = vec![Frame::default()];
-        let mut given = Vec::new();
-        let read = self.nodes.get(to).and_then(|node| {
-            node.look(|read, engine| {
-                if !engine.may_have_log(peer, request.log) {
-                    return Ok(());
-                }
-                let beyond = dunlin_log::block_beyond(read, request.log, &request.known)?;
-                dunlin_log::blocks_in(read, request.log, beyond, &mut |_, block| {
-                    given.push(EntryId::of_block(block));
-                    // Few to a frame, so that a connection may break in between.
-                    if !frames
-                        .last_mut()
-                        .is_some_and(|frame| frame.as_bytes().len() < 4096 && frame.push(block))
-                    {
-                        let mut frame = Frame::default();
-                        frame.push(block);
-                        frames.push(frame);
-                    }
-                    ControlFlow::Continue(())
-                })
-            })
+        let pieces = self.nodes.get(to).and_then(|node| {
+            let read = |read: &dyn Read| Piece::all(read, request).collect::<Result<Vec<_>, _>>();
+            node.look(|store, engine| engine.may_have_log(peer, request.log).then(|| read(store))).flatten()
         });
-        if !matches!(read, Some(Ok(()))) {
-            // A disk that fails gives what could be read.
-            given.clear();
-        }
-        for frame in frames.iter().filter(|frame| !frame.is_empty()) {
-            let frame = frame.as_bytes().to_vec();
+        // A disk that fails gives nothing.
+        let pieces = pieces.and_then(Result::ok).unwrap_or_default();
+        for piece in &pieces {
+            // Few blocks to a frame, so that a connection may break in between.
+            let mut frame = Frame::default();
+            for block in catch_up::blocks(piece.frame.as_bytes()) {
+                if frame.as_bytes().len() >= PIECE_BYTES {
+                    let frame = std::mem::take(&mut frame).into_bytes();
+                    self.network.send(self.now, to, from, Parcel::Streamed { group, kind, frame });
+                }
+                frame.push(block);
+            }
+            let frame = frame.into_bytes();
             self.network.send(self.now, to, from, Parcel::Streamed { group, kind, frame });
         }
         self.network.send(self.now, to, from, Parcel::StreamEnded { group, kind });
         let peer = peer.clone();
         self.take(to, move |ctx, engine| {
-            given.iter().try_for_each(|entry| engine.handle_block_served(ctx, &peer, entry))
+            let mut given = pieces.iter().flat_map(|piece| &piece.given);
+            given.try_for_each(|entry| engine.handle_block_served(ctx, &peer, entry))
         });
     }
 

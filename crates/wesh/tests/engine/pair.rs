@@ -1,10 +1,8 @@
 //! Two devices, and a wire between them that loses nothing.
 
-use std::ops::ControlFlow;
-
 use dunlin_base::{GroupId, Time};
 use dunlin_log::Checked;
-use dunlin_wesh::catch_up::Request;
+use dunlin_wesh::catch_up::{self, Piece, Request};
 use dunlin_wesh::engine::{Action, Ctx, Engine, Event, StoreKind};
 
 use crate::device::{Device, NOW, host};
@@ -115,15 +113,12 @@ impl Pair {
         let giver = &self.devices[which];
         let asking = &self.devices[1 - which];
         let checker = asking.engine.checker_for_stream(group, kind).unwrap();
-        let mut entries = Vec::new();
-        if giver.engine.may_have_log(&host(2 - which as u64), request.log) {
-            let beyond = dunlin_log::block_beyond(&giver.store, request.log, &request.known).unwrap();
-            dunlin_log::blocks_in(&giver.store, request.log, beyond, &mut |_, block| {
-                entries.push(checker.check(block).unwrap());
-                ControlFlow::Continue(())
-            })
-            .unwrap();
+        if !giver.engine.may_have_log(&host(2 - which as u64), request.log) {
+            return Vec::new();
         }
-        entries
+        let pieces = Piece::all(&giver.store, request).map(Result::unwrap);
+        let frames: Vec<_> = pieces.map(|piece| piece.frame).collect();
+        let blocks = frames.iter().flat_map(|frame| catch_up::blocks(frame.as_bytes()));
+        blocks.map(|block| checker.check(block).unwrap()).collect()
     }
 }
